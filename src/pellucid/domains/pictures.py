@@ -1,17 +1,49 @@
-"""Pictures as they come: a folder, an array file or an idx pair becomes one uint8 array, its labels, and what was noticed."""
+"""Pictures as they come: a folder, an array file or an idx pair becomes one uint8 array, its labels, and what was noticed.
+
+Everything that is inferred, converted or left out is said in a notice; what cannot be read honestly is refused.
+Headers are read before contents, so that a small file that claims to be enormous is refused before it is inflated.
+"""
 
 from __future__ import annotations
 
+import gzip
 import hashlib
-from dataclasses import dataclass, replace
+import os
+import re
+import warnings
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import IO, Literal, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image, ImageOps
 
-from pellucid.core.errors import BadInput
+from pellucid.core.errors import BadInput, nearest
 from pellucid.core.run import Noticed
 
-__all__ = ["Pictures"]
+__all__ = ["Colour", "Pictures", "Size", "pictures_from_array", "read_pictures", "spread"]
+
+Colour = Literal["auto", "grey", "rgb"]
+Size = int | tuple[int, int] | None
+Pixels = NDArray[np.uint8]
+T = TypeVar("T")
+R = TypeVar("R")
+
+FORMATS = ("PNG", "JPEG", "WEBP")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+LARGEST_PICTURE = 89_478_485  # pixels in one picture; where Pillow begins to suspect a decompression bomb
+LARGEST_ARRAY = 8 * 2**30  # bytes of one array once inflated
+LARGEST_SIDE = 64  # pictures are not larger unless a size is asked for: small models on a CPU
+MOST_UNREADABLE = 0.1
+IDX = re.compile(r"idx[13][-.]ubyte(\.gz)?$")
+LABELS = ("labels", "label", "y", "targets", "target", "classes")
+IMAGES = ("images", "train_images", "x_train", "x", "train_x", "image", "pixels", "data", "arr_0")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -30,7 +62,7 @@ class Pictures:
     (2, ('a', 'b'), ('a',))
     """
 
-    pixels: NDArray[np.uint8]
+    pixels: Pixels
     labels: tuple[str, ...] | None = None
     levels: int = 256
     names: tuple[str, ...] | None = None
@@ -44,15 +76,15 @@ class Pictures:
                 f"pixels are {self.pixels.dtype} of shape {shape}",
                 accepted="uint8 of shape (N, H, W, 1) or (N, H, W, 3)",
             )
-        for field in ("labels", "names"):
-            values = getattr(self, field)
+        for name in ("labels", "names"):
+            values = getattr(self, name)
             if values is not None and len(values) != shape[0]:
-                raise BadInput(f"there are {len(values)} {field} for {shape[0]} pictures", accepted="one for each picture")
+                raise BadInput(f"there are {len(values)} {name} for {shape[0]} pictures", accepted="one for each")
 
     def __len__(self) -> int:
         return len(self.pixels)
 
-    def take(self, index: NDArray[np.integer] | list[int]) -> Pictures:
+    def take(self, index: NDArray[np.integer] | Sequence[int]) -> Pictures:
         """The pictures at these positions, in this order."""
         at = np.asarray(index, dtype=np.int64)
         return replace(
@@ -62,8 +94,12 @@ class Pictures:
             names=None if self.names is None else tuple(self.names[i] for i in at),
         )
 
-    def shown(self) -> NDArray[np.uint8]:
-        """Pixels for display, 0 to 255: (N, H, W) when grey, (N, H, W, 3) when RGB."""
+    def shown(self) -> Pixels:
+        """Pixels for display, 0 to 255: (N, H, W) when grey, (N, H, W, 3) when RGB.
+
+        >>> Pictures(pixels=np.full((1, 1, 1, 1), 16, np.uint8), levels=17).shown().item()
+        255
+        """
         scale = (np.arange(256) * 255.0 / (self.levels - 1)).round().clip(0, 255).astype(np.uint8)
         pixels = self.pixels if self.levels == 256 else scale[self.pixels]
         return pixels[..., 0] if pixels.shape[3] == 1 else pixels
@@ -71,7 +107,7 @@ class Pictures:
     def classes(self) -> tuple[str, ...]:
         """The distinct labels, sorted; numerically when all are whole numbers. Empty without labels."""
         found = set(self.labels or ())
-        if all(label.lstrip("-").isdecimal() for label in found):
+        if all(re.fullmatch(r"-?[0-9]+", label) for label in found):
             return tuple(sorted(found, key=int))
         return tuple(sorted(found))
 
@@ -82,3 +118,554 @@ class Pictures:
         for label in self.labels or ():
             digest.update(f"{len(label)}:{label}".encode())
         return digest.hexdigest()
+
+
+def read_pictures(
+    path: str | os.PathLike[str],
+    *,
+    size: Size = None,
+    colour: Colour = "auto",
+    target: str | None = None,
+    limit: int | None = None,
+) -> Pictures:
+    """Pictures from a folder (subfolders are classes), an `.npz` or `.npy` file, or MNIST's idx files.
+
+    Args:
+        size: side of a square, or (height, width); None keeps equal pictures up to 64 and chooses a size otherwise.
+        colour: "grey" or "rgb" converts; "auto" is grey when every picture is.
+        target: name of the label array inside an `.npz`.
+        limit: read so many, spread evenly over the set.
+
+    Raises:
+        BadInput: no pictures, damaged or enormous files, or arrays that are not pictures.
+    """
+    path = Path(path)
+    height_width = _checked_size(size)
+    if colour not in ("auto", "grey", "rgb"):
+        raise BadInput(f"colour is {colour!r}", accepted="auto, grey, rgb", next=nearest(str(colour), ("grey", "rgb")))
+    if limit is not None and limit < 1:
+        raise BadInput(f"limit is {limit}", accepted="1 or more, or None for all pictures")
+    if not path.exists():
+        raise BadInput(f"there is nothing at '{path.name}'", accepted="a folder, .npz, .npy or idx file")
+    if path.suffix.lower() in (".npz", ".npy") and path.is_file():
+        raw, labels, said = _read_npz(path, target) if path.suffix.lower() == ".npz" else _read_npy(path)
+        return _from_array(raw, labels, height_width, colour, limit, said, path.name)
+    if target is not None:
+        raise BadInput(
+            f"target is '{target}' but '{path.name}' is not an .npz file",
+            accepted="target for .npz files only",
+            why="the classes of a folder are its subfolders, and idx files have their labels beside them",
+        )
+    if path.is_dir():
+        idx = sorted(p.name for p in path.iterdir() if IDX.search(p.name) and p.is_file())
+        if not idx:
+            return _read_folder(path, height_width, colour, limit)
+        path, said = _choose_idx(path, idx)
+    else:
+        said = []
+    raw, labels = _read_idx_pair(path, said)
+    return _from_array(raw, labels, height_width, colour, limit, said, path.name)
+
+
+def pictures_from_array(
+    array: NDArray[np.generic],
+    labels: Sequence[object] | None = None,
+    *,
+    size: Size = None,
+    colour: Colour = "auto",
+    limit: int | None = None,
+    source: str = "array",
+) -> Pictures:
+    """Pictures from an array (N, H, W) or (N, H, W, C): uint8, or floats from 0 to 1 or from 0 to 255."""
+    texts = None if labels is None else _label_texts(np.asarray(labels), "labels", len(array))
+    return _from_array(np.asarray(array), texts, _checked_size(size), colour, limit, [], source)
+
+
+def spread(count: int, limit: int | None) -> NDArray[np.int64]:
+    """Positions of `limit` of `count` items, evenly spread, so that a set sorted by class keeps its classes.
+
+    >>> spread(10, 4).tolist(), spread(3, 9).tolist()
+    ([0, 2, 5, 7], [0, 1, 2])
+    """
+    if limit is None or limit >= count:
+        return np.arange(count)
+    return np.arange(limit) * count // limit
+
+
+def _checked_size(size: Size) -> tuple[int, int] | None:
+    if size is None:
+        return None
+    pair = (size, size) if isinstance(size, int) else tuple(size)
+    if len(pair) != 2 or not all(isinstance(s, int) and 1 <= s <= 1024 for s in pair):
+        raise BadInput(f"size is {size}", accepted="a side or (height, width), each from 1 to 1024 pixels")
+    return pair[0], pair[1]
+
+
+# ---------------------------------------------------------------------------------------------------- folders
+
+
+class _Mode(NamedTuple):
+    """How to hand over one decoded picture."""
+
+    colour: Colour
+    fit: tuple[int, int] | None = None  # (height, width); None leaves the size alone
+    small_only: bool = False  # decode only what needs no shrinking, so that a folder of small files is read once
+
+
+@dataclass(kw_only=True)
+class _Seen:
+    """One file of a folder: its size as it would be shown, what was done to it, and its pixels once decoded."""
+
+    size: tuple[int, int] = (0, 0)
+    done: list[str] = field(default_factory=list)
+    pixels: Pixels | None = None  # (h, w) when grey, (h, w, 3) otherwise
+    failed: bool = False
+
+
+def _read_folder(root: Path, size: tuple[int, int] | None, colour: Colour, limit: int | None) -> Pictures:
+    files, linked = _files(root)
+    said = [] if not linked else [_say("links", f"{_n(linked, 'symbolic link')} not followed", linked)]
+    named = [f for f in files if f.suffix.lower() in SUFFIXES or _is_picture(root / f)]
+    others = sorted(set(files) - set(named))
+    if others:
+        kinds = Counter(f.suffix.lower() or f.name for f in others).most_common(4)
+        text = f"{_n(len(others), 'file')} ignored that are not PNG, JPEG or WebP: {_counts(kinds)}"
+        said.append(_say("ignored", text, len(others)))
+    if not named:
+        raise BadInput(
+            f"the folder '{root.name}' holds no pictures" + (f" ({said[-1].text})" if said else ""),
+            accepted="PNG, JPEG or WebP pictures, in the folder or in one subfolder per class",
+        )
+    chosen = [named[i] for i in spread(len(named), limit)]
+    if len(chosen) < len(named):
+        said.append(_say("limit", f"{len(chosen):,} of {len(named):,} pictures read, evenly spread", len(chosen)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        seen = _each(lambda f: _decode(root / f, _Mode(colour, size, small_only=True)), chosen)
+        sizes = Counter(s.size for s in seen if not s.failed)
+        shape = size or (_choose_size(sizes) if sizes else (1, 1))
+        seen = _each(lambda pair: _sized(root / pair[0], pair[1], _Mode(colour, shape)), list(zip(chosen, seen)))
+    good = [(f, s) for f, s in zip(chosen, seen) if s.pixels is not None]
+    _check_unreadable(root, [f for f, s in zip(chosen, seen) if s.pixels is None], len(chosen), said)
+    said += _folder_notices([s for _, s in good], shape)
+    labels = _folder_labels([f for f, _ in good], said)
+    arrays = [s.pixels for _, s in good if s.pixels is not None]
+    rgb = colour == "rgb" or any(a.ndim == 3 for a in arrays)
+    pixels = np.empty((len(arrays), *shape, 3 if rgb else 1), np.uint8)
+    for i, one in enumerate(arrays):
+        pixels[i] = one if one.ndim == 3 else one[..., None]
+    stored = sum("stored as RGB" in s.done for _, s in good)
+    if stored and not rgb and colour == "auto":
+        said.append(_say("grey", f"all pictures are grey, {stored:,} of them stored as RGB: read as grey", stored))
+    names = tuple(f.as_posix() for f, _ in good)
+    return Pictures(pixels=pixels, labels=labels, names=names, notices=tuple(said), source=root.resolve().name)
+
+
+def _files(root: Path) -> tuple[list[Path], int]:
+    """Files under root relative to it, sorted, and how many links were left alone because they lead elsewhere."""
+    inside, linked, found = root.resolve(), 0, []
+    for folder, subfolders, names in os.walk(root, followlinks=False):
+        linked += sum(os.path.islink(os.path.join(folder, s)) for s in subfolders)
+        subfolders[:] = [s for s in subfolders if s != "__MACOSX"]
+        for name in names:
+            file = Path(folder, name)
+            if file.is_symlink() and not file.resolve().is_relative_to(inside):
+                linked += 1
+            elif file.is_file():
+                found.append(file.relative_to(root))
+    return sorted(found), linked
+
+
+def _is_picture(file: Path) -> bool:
+    with file.open("rb") as f:
+        head = f.read(12)
+    return head.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")) or (head[:4] == b"RIFF" and head[8:] == b"WEBP")
+
+
+def _decode(file: Path, mode: _Mode) -> _Seen:
+    try:
+        with Image.open(file, formats=FORMATS) as image:
+            seen = _Seen(size=_shown_size(image))
+            large = max(seen.size) > LARGEST_SIDE
+            if mode.small_only and large:
+                return seen
+            if mode.fit is not None and large:  # JPEG can be decoded at half size, a quarter, an eighth
+                image.draft(None, (2 * max(mode.fit), 2 * max(mode.fit)))
+            plain = _plain(image, seen.done)
+            if mode.fit is not None and plain.size != mode.fit[::-1]:
+                plain = ImageOps.fit(plain, mode.fit[::-1], Image.Resampling.LANCZOS)
+            seen.pixels = _grey_if_grey(np.asarray(plain), mode.colour, seen.done)
+            return seen
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise BadInput(
+            f"the picture '{file.name}' claims to hold more than {LARGEST_PICTURE:,} pixels",
+            why="a picture of that size is either broken or made to exhaust memory",
+            next="Make it smaller or take it out of the folder",
+        ) from error
+    except Exception:  # noqa: BLE001  Pillow's decoders raise many kinds of error on damaged bytes
+        return _Seen(failed=True)
+
+
+def _sized(file: Path, seen: _Seen, mode: _Mode) -> _Seen:
+    """The picture at its final size; one that was decoded already is only resized."""
+    if seen.failed:
+        return seen
+    if seen.pixels is None:
+        return _decode(file, mode)
+    assert mode.fit is not None
+    if seen.pixels.shape[:2] != mode.fit:
+        fitted = ImageOps.fit(Image.fromarray(seen.pixels), mode.fit[::-1], Image.Resampling.LANCZOS)
+        seen.pixels = np.asarray(fitted)
+    return seen
+
+
+def _shown_size(image: Image.Image) -> tuple[int, int]:
+    """(height, width) once the orientation noted by the camera is applied."""
+    turned = "exif" in image.info and image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+    return (image.width, image.height) if turned else (image.height, image.width)
+
+
+def _plain(image: Image.Image, done: list[str]) -> Image.Image:
+    """The picture upright, in mode L or RGB; `done` learns what had to be changed."""
+    if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
+        done.append("animated, first frame taken")
+    if "exif" in image.info and image.getexif().get(0x0112, 1) != 1:
+        image = ImageOps.exif_transpose(image)
+        done.append("turned upright as the camera noted")
+    if image.mode.startswith(("I", "F")):
+        done.append("16-bit, divided by 257")
+        return Image.fromarray((np.asarray(image, np.float64) / 257).round().clip(0, 255).astype(np.uint8))
+    if image.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        done.append("transparent, laid on white")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+    if image.mode in ("L", "RGB"):
+        return image
+    done.append({"1": "black and white", "P": "palette"}.get(image.mode, image.mode) + " converted")
+    return image.convert("L" if image.mode == "1" else "RGB")
+
+
+def _grey_if_grey(pixels: Pixels, colour: Colour, done: list[str]) -> Pixels:
+    """(h, w) when the picture is grey or shall be, else (h, w, 3)."""
+    if pixels.ndim == 2:
+        return pixels
+    if np.array_equal(pixels[..., 0], pixels[..., 1]) and np.array_equal(pixels[..., 0], pixels[..., 2]):
+        done.append("stored as RGB")
+        return pixels[..., 0]
+    return np.asarray(Image.fromarray(pixels).convert("L")) if colour == "grey" else pixels
+
+
+def _choose_size(sizes: Counter[tuple[int, int]]) -> tuple[int, int]:
+    """The one size there is, the most common small and nearly square one, or a square no larger than 64."""
+    most = sizes.most_common(1)[0][0]
+    if max(most) <= LARGEST_SIDE and (len(sizes) == 1 or max(most) <= 1.25 * min(most)):
+        return most
+    side = min(LARGEST_SIDE, int(np.median([min(s) for s in sizes.elements()])))
+    side = side // 4 * 4 or side
+    return side, side
+
+
+def _check_unreadable(root: Path, failed: list[Path], total: int, said: list[Noticed]) -> None:
+    if not failed:
+        return
+    first = ", ".join(f"'{f.as_posix()}'" for f in failed[:3]) + (", ..." if len(failed) > 3 else "")
+    if len(failed) > MOST_UNREADABLE * total:
+        raise BadInput(
+            f"{len(failed):,} of {total:,} pictures in '{root.name}' cannot be read: {first}",
+            accepted=f"at most {MOST_UNREADABLE:.0%} unreadable pictures",
+            why="they are cut short, damaged, or not PNG, JPEG or WebP inside",
+            next="Copy the folder again, or take these files out",
+        )
+    said.append(_say("skipped", f"{_n(len(failed), 'unreadable picture')} skipped: {first}", len(failed)))
+
+
+def _folder_notices(seen: list[_Seen], shape: tuple[int, int]) -> list[Noticed]:
+    said = []
+    done = Counter(what for s in seen for what in s.done if what != "stored as RGB")
+    if done:
+        said.append(_say("converted", f"pictures converted: {_counts(done.most_common())}", sum(done.values())))
+    changed = Counter(s.size for s in seen if s.size != shape)
+    if changed:
+        said.append(_resized(changed, shape))
+    return said
+
+
+def _folder_labels(files: list[Path], said: list[Noticed]) -> tuple[str, ...] | None:
+    """The first subfolder of each picture, unless that tells nothing or not all have one."""
+    tops = [f.parts[0] if len(f.parts) > 1 else "" for f in files]
+    counts = Counter(tops)
+    if set(counts) == {""}:
+        return None
+    if "" in counts:
+        text = f"no classes: {counts['']:,} pictures lie beside the subfolders, {len(tops) - counts['']:,} inside them"
+        said.append(_say("classes", text, 0))
+        return None
+    if len(counts) == 1:
+        said.append(_say("classes", f"no classes: all pictures lie in the one subfolder '{tops[0]}'", 0))
+        return None
+    said.append(_say("classes", f"{len(counts)} classes from subfolders: {_counts(sorted(counts.items()))}", len(counts)))
+    return tuple(tops)
+
+
+# ----------------------------------------------------------------------------------------------------- arrays
+
+
+def _from_array(
+    raw: NDArray[np.generic],
+    labels: tuple[str, ...] | None,
+    size: tuple[int, int] | None,
+    colour: Colour,
+    limit: int | None,
+    said: list[Noticed],
+    source: str,
+) -> Pictures:
+    if raw.ndim < 3 or not len(raw):
+        raise BadInput(
+            f"the array of '{source}' has shape {raw.shape}",
+            accepted="one or more pictures: (N, H, W), (N, H, W, 1) or (N, H, W, 3)",
+            next="One picture alone is array[None]" if raw.ndim == 2 else "",
+        )
+    if raw.ndim == 4 and raw.shape[1] in (1, 3) and raw.shape[3] not in (1, 3, 4):
+        raw = np.moveaxis(raw, 1, 3)
+        said.append(_say("channels", f"the channels came first and were moved last, to {raw.shape}"))
+    raw = raw[..., None] if raw.ndim == 3 else raw
+    if raw.ndim != 4 or raw.shape[3] not in (1, 3, 4) or 0 in raw.shape:
+        raise BadInput(
+            f"the array of '{source}' has shape {raw.shape}",
+            accepted="(N, H, W), (N, H, W, 1) or (N, H, W, 3), with one picture or more",
+        )
+    at = spread(len(raw), limit)
+    if len(at) < len(raw):
+        said.append(_say("limit", f"{len(at):,} of {len(raw):,} pictures read, evenly spread", len(at)))
+        raw, labels = raw[at], None if labels is None else tuple(labels[i] for i in at)
+    pixels = _as_uint8(raw, source, said)
+    if pixels.shape[3] == 4:
+        alpha = pixels[..., 3:].astype(np.uint16)
+        pixels = ((pixels[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+        said.append(_say("converted", "transparent pictures were laid on white", len(pixels)))
+    if pixels.shape[3] == 3 and colour == "auto" and (pixels == pixels[..., :1]).all():
+        pixels = pixels[..., :1]
+        said.append(_say("grey", f"all {len(pixels):,} pictures are grey but stored as RGB: read as grey", len(pixels)))
+    found = (pixels.shape[1], pixels.shape[2])
+    shape = size or _choose_size(Counter({found: len(pixels)}))
+    to_grey = colour == "grey" and pixels.shape[3] == 3
+    if to_grey or shape != found:
+        pixels = np.stack(_each(lambda one: _refit(one, shape, to_grey), list(pixels)))
+    if shape != found:
+        said.append(_resized(Counter({found: len(pixels)}), shape))
+    if colour == "rgb" and pixels.shape[3] == 1:
+        pixels = np.repeat(pixels, 3, axis=3)
+    return Pictures(pixels=np.ascontiguousarray(pixels), labels=labels, notices=tuple(said), source=source)
+
+
+def _refit(one: Pixels, shape: tuple[int, int], to_grey: bool) -> Pixels:
+    image = Image.fromarray(one[..., 0] if one.shape[2] == 1 else one)
+    image = image.convert("L") if to_grey else image
+    fitted = np.asarray(ImageOps.fit(image, shape[::-1], Image.Resampling.LANCZOS))
+    return fitted if fitted.ndim == 3 else fitted[..., None]
+
+
+def _as_uint8(raw: NDArray[np.generic], source: str, said: list[Noticed]) -> Pixels:
+    if raw.dtype == np.uint8:
+        return raw.view(np.uint8)
+    accepted = "uint8, or floats from 0 to 1 or from 0 to 255"
+    if raw.dtype.kind != "f":
+        raise BadInput(
+            f"the array of '{source}' is {raw.dtype}",
+            accepted=accepted,
+            why="other types do not say which value is white",
+            next="Scale it to 0..255 and save it with .astype('uint8')",
+        )
+    low, high = float(raw.min()), float(raw.max())
+    if not (low >= 0 and high <= 255):  # also false for NaN
+        raise BadInput(
+            f"the array of '{source}' is {raw.dtype} with values from {low:g} to {high:g}",
+            accepted=accepted,
+            next="Values from -1 to 1 become (x + 1) / 2",
+        )
+    unit = high <= 1
+    said.append(
+        _say("converted", f"{raw.dtype} values from 0 to {'1' if unit else '255'} rounded to 256 levels", len(raw))
+    )
+    scaled = raw.astype(np.float32) * (255 if unit else 1)
+    return scaled.round().astype(np.uint8)
+
+
+def _read_npz(path: Path, target: str | None) -> tuple[NDArray[np.generic], tuple[str, ...] | None, list[Noticed]]:
+    damaged = BadInput(f"'{path.name}' is not an .npz file, or is damaged", accepted="what numpy.savez writes")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            headers = {i.filename.removesuffix(".npy"): _header(archive.open(i)) for i in archive.infolist()}
+    except (zipfile.BadZipFile, zlib.error, OSError, ValueError, EOFError, NotImplementedError, RuntimeError) as error:
+        raise damaged from error
+    images = [n for n, (shape, dtype) in headers.items() if len(shape) in (3, 4) and dtype.kind in "uifb"]
+    known = {n.lower(): n for n in images}
+    name = next((known[n] for n in IMAGES if n in known), images[0] if len(images) == 1 else None)
+    listing = ", ".join(f"{n} {dtype} {shape}" for n, (shape, dtype) in headers.items())
+    if name is None:
+        raise BadInput(
+            f"'{path.name}' holds {listing or 'no arrays'}",
+            accepted="pictures in an array named images, x, x_train or train_images, of shape (N, H, W) or (N, H, W, C)",
+        )
+    if target is not None and target not in headers:
+        raise BadInput(f"'{path.name}' has no array '{target}'", accepted=listing, next=nearest(target, headers))
+    swaps = (name.replace("images", "labels"), name.replace("x", "y"), name.replace("X", "y"), *LABELS)
+    label = target or next((s for s in swaps if s != name and s in headers), None)
+    for wanted in filter(None, (name, label)):
+        shape, dtype = headers[wanted]
+        if dtype.hasobject:
+            raise _pickled(path, wanted)
+        _check_bytes(path, int(np.prod(shape, dtype=object)) * dtype.itemsize)
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            raw, found = archive[name], archive[label] if label else None
+    except (zipfile.BadZipFile, zlib.error, OSError, ValueError, EOFError) as error:
+        raise damaged from error
+    count = f"{len(raw):,} pictures from the array '{name}'"
+    said = [_say("array", count + (f", labels from '{label}'" if label else ", no labels"), len(raw))]
+    unused = [n for n in images if n != name]
+    if unused:
+        said.append(_say("ignored", f"not read: {', '.join(unused)}", len(unused)))
+    return raw, None if found is None else _label_texts(found, label or "", len(raw)), said
+
+
+def _read_npy(path: Path) -> tuple[NDArray[np.generic], None, list[Noticed]]:
+    try:
+        with path.open("rb") as file:
+            shape, dtype = _header(file)
+        if dtype.hasobject:
+            raise _pickled(path, path.stem)
+        _check_bytes(path, int(np.prod(shape, dtype=object)) * dtype.itemsize)
+        return np.load(path, allow_pickle=False), None, []
+    except (OSError, ValueError, EOFError) as error:
+        if isinstance(error, BadInput):
+            raise
+        raise BadInput(f"'{path.name}' is not an .npy file, or is damaged", accepted="what numpy.save writes") from error
+
+
+def _header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[np.generic]]:
+    """Shape and dtype of an .npy stream, without its contents."""
+    with file:
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(file)
+    return shape, dtype
+
+
+def _pickled(path: Path, name: str) -> BadInput:
+    return BadInput(
+        f"the array '{name}' of '{path.name}' holds Python objects",
+        accepted="arrays of numbers or text",
+        why="objects are stored as pickle, which can run code when it is read",
+    )
+
+
+def _check_bytes(path: Path, size: int) -> None:
+    if size > LARGEST_ARRAY:
+        raise BadInput(
+            f"'{path.name}' claims to hold {size / 2**30:.1f} GB once unpacked",
+            accepted=f"at most {LARGEST_ARRAY / 2**30:.0f} GB",
+            why="it would not fit into memory, or is made to exhaust it",
+        )
+
+
+def _label_texts(values: NDArray[np.generic], name: str, count: int) -> tuple[str, ...]:
+    values = values[:, 0] if values.ndim == 2 and values.shape[1] == 1 else values
+    if values.shape != (count,):
+        raise BadInput(
+            f"the labels '{name}' have shape {values.shape} for {count:,} pictures",
+            accepted=f"one label each: ({count},)",
+            next="Rows of zeros and one 1 become labels with array.argmax(1)" if values.ndim == 2 else "",
+        )
+    if values.dtype.kind == "f" and (values == np.round(values.astype(np.float64))).all():
+        values = values.astype(np.int64)
+    if values.dtype.kind == "S":
+        values = np.char.decode(values, "utf-8", "replace")
+    return tuple(str(v) for v in values.tolist())
+
+
+# -------------------------------------------------------------------------------------------------------- idx
+
+
+def _choose_idx(folder: Path, names: list[str]) -> tuple[Path, list[Noticed]]:
+    images = [n for n in names if "idx3" in n]
+    train = [n for n in images if n.startswith("train")]
+    chosen = train or images
+    if len({n.removesuffix(".gz") for n in chosen}) != 1:
+        raise BadInput(
+            f"the folder '{folder.name}' holds {', '.join(names)}",
+            accepted="one file of images, or one whose name begins with train",
+            next="Name the file of images itself",
+        )
+    text = f"read from '{chosen[0]}', of {len(names)} idx files in the folder"
+    return folder / chosen[0], [_say("idx", text, len(names))]
+
+
+def _read_idx_pair(path: Path, said: list[Noticed]) -> tuple[NDArray[np.uint8], tuple[str, ...] | None]:
+    pixels = _read_idx(path, 3)
+    plain = path.name.removesuffix(".gz").replace("images", "labels").replace("idx3", "idx1")
+    beside = next((p for p in (path.with_name(plain), path.with_name(plain + ".gz")) if p.is_file()), None)
+    if beside is None or beside.name == path.name:
+        said.append(_say("labels", f"no labels: there is no '{plain}' or '{plain}.gz' beside it", 0))
+        return pixels, None
+    said.append(_say("labels", f"labels from '{beside.name}'", len(pixels)))
+    return pixels, _label_texts(_read_idx(beside, 1), beside.name, len(pixels))
+
+
+def _read_idx(path: Path, dims: int) -> NDArray[np.uint8]:
+    """Unsigned bytes of an idx file: 0, 0, type 8, number of dimensions, then each size as 4 bytes, big end first."""
+    try:
+        with path.open("rb") as file:
+            zipped = file.read(2) == b"\x1f\x8b"
+            file.seek(0)
+            stream: IO[bytes] = gzip.GzipFile(fileobj=file) if zipped else file  # type: ignore[assignment]
+            magic = stream.read(4)
+            if len(magic) < 4 or magic[:3] != b"\0\0\x08" or magic[3] != dims:
+                raise BadInput(
+                    f"'{path.name}' begins with the bytes {magic.hex(' ') or '(none)'}",
+                    accepted=f"an idx file of {'images' if dims == 3 else 'labels'}: 00 00 08 0{dims}",
+                    next="This is a file of labels: name the images" if dims == 3 and magic == b"\0\0\x08\1" else "",
+                )
+            shape = tuple(int.from_bytes(stream.read(4), "big") for _ in range(dims))
+            size = int(np.prod(shape, dtype=object))
+            _check_bytes(path, size)
+            content = stream.read(size + 1)
+    except (EOFError, zlib.error, OSError) as error:
+        raise BadInput(
+            f"'{path.name}' is cut short or damaged ({error})", accepted="a whole idx file", next="Copy it again"
+        ) from error
+    if len(content) != size:
+        came = "more" if len(content) > size else f"{len(content):,}"
+        raise BadInput(f"'{path.name}' holds {came} bytes, its header says {shape}", accepted=f"{size:,} bytes")
+    return np.frombuffer(content, np.uint8).reshape(shape)
+
+
+# ---------------------------------------------------------------------------------------------------- wording
+
+
+def _each(work: Callable[[T], R], items: Sequence[T]) -> list[R]:
+    """Two threads: Pillow decodes without holding the interpreter, and more would starve a small machine."""
+    with ThreadPoolExecutor(2) as pool:
+        return list(pool.map(work, items, chunksize=64))
+
+
+def _say(topic: str, text: str, count: int | None = None) -> Noticed:
+    return Noticed(topic=topic, text=text, count=count)
+
+
+def _n(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
+def _counts(pairs: Iterable[tuple[str, int]], most: int = 10) -> str:
+    listed = list(pairs)
+    text = ", ".join(f"{name} ({count:,})" for name, count in listed[:most])
+    return text if len(listed) <= most else f"{text} and {len(listed) - most} more"
+
+
+def _resized(changed: Counter[tuple[int, int]], shape: tuple[int, int]) -> Noticed:
+    """Sizes are written width x height, as people do."""
+    total = changed.total()
+    sizes = _counts([(f"{w}x{h}", n) for (h, w), n in changed.most_common()], most=3)
+    text = f"{_n(total, 'picture')} cropped at the centre and resized to {shape[1]}x{shape[0]}; they were {sizes}"
+    return _say("resized", text + "; size changes it", total)
