@@ -60,13 +60,19 @@ def clean(text: str) -> str:
     return _CONTROLS.sub("", text.replace("\r\n", "\n")).encode("utf-8", "replace").decode("utf-8")
 
 
-def decimals_for(values: Iterable[float]) -> int:
+def decimals_for(values: Iterable[float]) -> int | None:
     """Decimals that show each of these numbers to four figures, without zeros that none of them needs.
 
-    >>> decimals_for([0.5, 0.712]), decimals_for([12345.6]), decimals_for([])
-    (3, 0, 0)
+    None when the numbers are of such different sizes that each is better written by itself.
+
+    >>> decimals_for([0.5, 0.712]), decimals_for([12345.6]), decimals_for([0.012, 4000.0])
+    (3, 0, None)
     """
-    return max((_own_decimals(v) for v in values if math.isfinite(v) and _is_plain(v)), default=0)
+    plain = [v for v in values if math.isfinite(v) and _is_plain(v)]
+    sizes = [abs(v) for v in plain if v]
+    if sizes and max(sizes) > 1e4 * min(sizes):
+        return None
+    return max((_own_decimals(v) for v in plain), default=0)
 
 
 def number(value: float, decimals: int | None = None) -> str:
