@@ -107,23 +107,24 @@ class Rows:
     def uniform(self, *event: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """(B, *event) uniform in the open interval (0, 1)."""
         words = self._words("uniform", math.prod(event))
-        # 24 (or 32) bits and half a step: neither end can be reached, so logarithms are safe
-        bits = 24 if dtype == torch.float32 else 32
-        return (((words >> (32 - bits)).to(dtype) + 0.5) * 2.0**-bits).reshape(-1, *event)
+        # 23 (or 32) bits and half a step: neither end can be reached, so logarithms are safe; with 24 bits the
+        # largest float32 word plus a half would round up, and the end 1 be reached
+        bits = 23 if dtype == torch.float32 else 32
+        return (((words >> (32 - bits)).to(dtype) + 0.5) * 2.0**-bits).reshape(len(self), *event)
 
     def normal(self, *event: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """(B, *event) standard normal, by Box and Muller's transform."""
         count = math.prod(event)
-        words = self._words("normal", count + count % 2).reshape(self.ids.shape[0], -1, 2).to(torch.float64)
+        words = self._words("normal", count + count % 2).unflatten(1, (-1, 2)).to(torch.float64)
         u = ((words + 0.5) * 2.0**-32).to(dtype)
         radius, angle = (-2.0 * u[..., 0].log()).sqrt(), (2.0 * math.pi) * u[..., 1]
         pairs = torch.stack((radius * angle.cos(), radius * angle.sin()), dim=-1)
-        return pairs.reshape(self.ids.shape[0], -1)[:, :count].reshape(-1, *event)
+        return pairs.flatten(1)[:, :count].reshape(len(self), *event)
 
     def gumbel(self, *event: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """(B, *event) standard Gumbel noise."""
         words = self._words("gumbel", math.prod(event)).to(torch.float64)
-        return -(-((words + 0.5) * 2.0**-32).log()).log().to(dtype).reshape(-1, *event)
+        return -(-((words + 0.5) * 2.0**-32).log()).log().to(dtype).reshape(len(self), *event)
 
     def categorical(self, logits: Tensor) -> Tensor:
         """One symbol a place: (B, ..., V) logits give (B, ...) int64, by the Gumbel-max trick."""
@@ -132,7 +133,7 @@ class Rows:
 
     def integers(self, high: int, *event: int) -> Tensor:
         """(B, *event) int64 uniform in [0, high), high up to 2^31; the bias is below high / 2^32."""
-        return ((self._words("integers", math.prod(event)) * high) >> 32).reshape(-1, *event)
+        return ((self._words("integers", math.prod(event)) * high) >> 32).reshape(len(self), *event)
 
     @contextmanager
     def seeding(self) -> Iterator[None]:

@@ -148,7 +148,7 @@ class Mixed:
     def join(self, parts: Mapping[str, Tensor]) -> Tensor:
         """The inverse of `split`."""
         real = next((parts[f.name].dtype for f in self.fields if isinstance(f.space, Real)), torch.get_default_dtype())
-        return torch.cat([parts[f.name].reshape(parts[f.name].shape[0], -1).to(real) for f in self.fields], dim=-1)
+        return torch.cat([parts[f.name].reshape(-1, f.space.size).to(real) for f in self.fields], dim=-1)
 
     def present(self, parts: Mapping[str, Tensor], field: Field) -> Tensor:
         """(B,) bool: does this field's number exist in each row?"""
