@@ -23,6 +23,7 @@ FLOORS = {
     "families": 2,
     "catalog": 3,
     "model": 4,
+    "fitting": 4.5,
     "tasks": 5,
     "evaluate": 6,
     "explain": 7,

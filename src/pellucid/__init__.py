@@ -21,8 +21,8 @@ _WHERE = {
     "Run": "pellucid.core.run",
     "read": "pellucid.domains.read",
     "describe_data": "pellucid.domains.described",
-    "fit": "pellucid.model",
-    "resume": "pellucid.model",
+    "fit": "pellucid.fitting",
+    "resume": "pellucid.fitting",
     "load": "pellucid.model",
     "adopt": "pellucid.model",
     "Fitted": "pellucid.model",
@@ -41,7 +41,8 @@ if TYPE_CHECKING:
     from pellucid.domains.described import describe_data
     from pellucid.domains.read import read
     from pellucid.evaluate.compare import compare
-    from pellucid.model import Draw, Fitted, adopt, fit, load, resume
+    from pellucid.fitting import fit, resume
+    from pellucid.model import Draw, Fitted, adopt, load
 
 
 def __getattr__(name: str) -> object:

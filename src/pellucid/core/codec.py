@@ -15,11 +15,12 @@ from torch import Tensor
 
 from pellucid.core.batch import Condition
 from pellucid.core.capabilities import LogProb
+from pellucid.core.errors import BadInput
 from pellucid.core.report import Block
 from pellucid.core.rows import Rows
 from pellucid.core.space import Space, space_from_plain, space_to_plain
 
-__all__ = ["Bridge", "Codec", "Domain", "Identity", "Measures"]
+__all__ = ["Bridge", "Chain", "Codec", "Domain", "Identity", "Measures"]
 
 Items = TypeVar("Items")
 
@@ -119,7 +120,9 @@ class Domain(abc.ABC, Generic[Items]):
 class Bridge(abc.ABC):
     """Joins the space of a codec (`source`) to a space that a family accepts (`target`).
 
-    May weaken an exact likelihood to a lower bound, never strengthen one.
+    May weaken an exact likelihood to a lower bound, never strengthen one. A bridge of the catalogue also has the
+    class methods `fits(space)`, `learn(space, x)` and `from_plain(plain, tensors)`; bridges made of other bridges or
+    engines are put together again by whoever knows those (`model.load`).
     """
 
     name: ClassVar[str]
@@ -151,11 +154,6 @@ class Bridge(abc.ABC):
     @abc.abstractmethod
     def tensors(self) -> dict[str, Tensor]:
         """Learned tensors."""
-
-    @classmethod
-    @abc.abstractmethod
-    def from_plain(cls, plain: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Bridge:
-        """The inverse of `plain` and `tensors`."""
 
 
 class Identity(Bridge):
@@ -192,3 +190,41 @@ class Identity(Bridge):
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Identity:
         return cls(space_from_plain(plain["space"]))
+
+
+class Chain(Bridge):
+    """Two bridges one after the other."""
+
+    name = "chain"
+
+    def __init__(self, first: Bridge, second: Bridge) -> None:
+        if first.target != second.source:
+            raise BadInput(
+                f"a bridge to {first.target} is followed by one from {second.source}", accepted="equal spaces"
+            )
+        self.first, self.second = first, second
+
+    @property
+    def source(self) -> Space:
+        return self.first.source
+
+    @property
+    def target(self) -> Space:
+        return self.second.target
+
+    def there(self, x: Tensor, rows: Rows) -> Tensor:
+        return self.second.there(self.first.there(x, rows.fork("first")), rows.fork("second"))
+
+    def back(self, y: Tensor, rows: Rows) -> Tensor:
+        return self.first.back(self.second.back(y, rows.fork("second")), rows.fork("first"))
+
+    def lift(self, log_prob: LogProb, x: Tensor, rows: Rows) -> LogProb:
+        middle = self.first.there(x, rows.fork("first"))
+        return self.first.lift(self.second.lift(log_prob, middle, rows.fork("second")), x, rows.fork("first"))
+
+    def plain(self) -> dict[str, Any]:
+        return {"first": [self.first.name, self.first.plain()], "second": [self.second.name, self.second.plain()]}
+
+    def tensors(self) -> dict[str, Tensor]:
+        parts = {"first": self.first.tensors(), "second": self.second.tensors()}
+        return {f"{place}.{name}": tensor for place, found in parts.items() for name, tensor in found.items()}

@@ -1,0 +1,115 @@
+"""The one table from names to classes. Nothing else in the project imports by name.
+
+Other packages add families through the entry-point group "pellucid.families".
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING
+
+from pellucid.core.errors import BadInput, nearest
+
+if TYPE_CHECKING:
+    from pellucid.core.capabilities import Family
+    from pellucid.core.codec import Bridge, Codec, Domain
+
+__all__ = [
+    "BRIDGES",
+    "CODECS",
+    "DOMAINS",
+    "FAMILIES",
+    "bridge_class",
+    "codec_class",
+    "domain_class",
+    "families",
+    "family_class",
+    "resolve",
+]
+
+FAMILIES: dict[str, str] = {
+    "vae": "pellucid.families.vae:VAE",
+    "gan": "pellucid.families.gan:GAN",
+    "flow": "pellucid.families.realnvp:RealNVP",
+    "autoregressive": "pellucid.families.autoregressive:Autoregressive",
+    "diffusion": "pellucid.families.flow_matching:FlowMatching",
+    "ngram": "pellucid.families.ngram:NGram",
+}
+"""name -> "module:Class" of each family, in the order that lists show them."""
+
+DOMAINS: dict[str, str] = {
+    "images": "pellucid.domains.images:Images",
+    "table": "pellucid.domains.tables:Tables",
+}
+"""kind of data -> its domain."""
+
+CODECS: dict[str, str] = {
+    "images": "pellucid.domains.images:ImageCodec",
+    "table": "pellucid.domains.tables:TableCodec",
+}
+"""kind of data -> the codec that its domain learns."""
+
+BRIDGES: dict[str, str] = {
+    "dequantise": "pellucid.domains.bridges.dequantise:Dequantise",
+    "quantise": "pellucid.domains.bridges.quantise:Quantise",
+    "analog": "pellucid.domains.bridges.analog:Analog",
+    "column_tokens": "pellucid.domains.bridges.column_tokens:ColumnTokens",
+    "one_hot": "pellucid.domains.bridges.one_hot:OneHot",
+}
+"""Bridges in order of preference when a family does not take a space as it is."""
+
+
+def resolve(target: str) -> type:
+    """The class that a "module:Class" string names."""
+    module, _, name = target.partition(":")
+    found: type = getattr(importlib.import_module(module), name)
+    return found
+
+
+def families() -> tuple[str, ...]:
+    """Names of every family: the built-in ones, then those of installed packages.
+
+    >>> families()[:3]
+    ('vae', 'gan', 'flow')
+    """
+    return (*FAMILIES, *sorted(p.name for p in entry_points(group="pellucid.families") if p.name not in FAMILIES))
+
+
+def family_class(name: str) -> type[Family]:
+    """The family of this name; BadInput with the nearest right name if there is none."""
+    if name in FAMILIES:
+        return resolve(FAMILIES[name])
+    for point in entry_points(group="pellucid.families"):
+        if point.name == name:
+            found: type[Family] = point.load()
+            return found
+    raise _unknown("family", name, families())
+
+
+def domain_class(kind: str) -> type[Domain[object]]:
+    """The domain of this kind of data."""
+    return resolve(_listed("kind", kind, DOMAINS))
+
+
+def codec_class(kind: str) -> type[Codec[object]]:
+    """The codec of this kind of data."""
+    return resolve(_listed("kind", kind, CODECS))
+
+
+def bridge_class(name: str) -> type[Bridge]:
+    """The bridge of this name."""
+    if name == "identity":
+        return resolve("pellucid.core.codec:Identity")
+    return resolve(_listed("bridge", name, BRIDGES))
+
+
+def _listed(what: str, name: str, table: dict[str, str]) -> str:
+    if name not in table:
+        raise _unknown(what, name, table)
+    return table[name]
+
+
+def _unknown(what: str, name: str, known: Iterable[str]) -> BadInput:
+    return BadInput(f"{what} is '{name}'", accepted=", ".join(known), next=nearest(name, known))
