@@ -1,0 +1,35 @@
+"""Classifier-free guidance: ask with and without the condition, and walk further in the direction of the difference."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pellucid.core.batch import Condition
+from pellucid.core.capabilities import Denoises
+from pellucid.solvers.denoiser import Denoiser, at_condition
+
+__all__ = ["guided"]
+
+
+def guided(engine: Denoises, condition: Condition, weight: float, against: Condition | None = None) -> Denoiser:
+    """The engine's denoiser, pushed towards the condition.
+
+    D_w(x) = D(x; without) + w * (D(x; with) - D(x; without))      Ho and Salimans 2022, arXiv:2207.12598, eq. 6
+
+    The paper's w is ours minus one: here 1 is the plain conditional model, 0 the unconditional one. Both sides are
+    evaluated in one batch of 2B rows. A row in which nothing is given is left as it is.
+
+    Args:
+        condition: B rows. weight: w. against: what to walk away from, B rows; None is the condition not given.
+    """
+    if not condition or (weight == 1.0 and against is None):
+        return at_condition(engine, condition)
+    both = Condition.cat([condition, condition.nothing() if against is None else against])
+
+    def denoise(x_t: Tensor, sigma: Tensor) -> Tensor:
+        doubled = engine.denoise(torch.cat((x_t, x_t)), torch.cat((sigma, sigma)), both)
+        asked, unasked = doubled.chunk(2)
+        return torch.lerp(unasked, asked, weight)
+
+    return denoise
