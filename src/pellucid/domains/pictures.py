@@ -1,4 +1,4 @@
-"""Pictures as they come: a folder, an array file or an idx pair becomes one uint8 array, its labels, and what was noticed.
+"""Pictures as they come: a folder, an array file or an idx pair becomes one uint8 array with its labels.
 
 Everything that is inferred, converted or left out is said in a notice; what cannot be read honestly is refused.
 Headers are read before contents, so that a small file that claims to be enormous is refused before it is inflated.
@@ -114,7 +114,7 @@ class Pictures:
     def fingerprint(self) -> str:
         """sha256 over shape, levels, pixels and labels: equal for equal data, wherever it was read from."""
         digest = hashlib.sha256(f"{self.pixels.shape} {self.pixels.dtype} {self.levels}".encode())
-        digest.update(np.ascontiguousarray(self.pixels))
+        digest.update(np.ascontiguousarray(self.pixels).data)
         for label in self.labels or ():
             digest.update(f"{len(label)}:{label}".encode())
         return digest.hexdigest()
@@ -241,23 +241,24 @@ def _read_folder(root: Path, size: tuple[int, int] | None, colour: Colour, limit
         said.append(_say("limit", f"{len(chosen):,} of {len(named):,} pictures read, evenly spread", len(chosen)))
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        seen = _each(lambda f: _decode(root / f, _Mode(colour, size, small_only=True)), chosen)
+        warnings.simplefilter("ignore", UserWarning)  # about metadata that plays no part here
+        seen = _each(lambda f: _decode(root / f, _Mode(colour, size, small_only=size is None)), chosen)
         sizes = Counter(s.size for s in seen if not s.failed)
         shape = size or (_choose_size(sizes) if sizes else (1, 1))
-        seen = _each(lambda pair: _sized(root / pair[0], pair[1], _Mode(colour, shape)), list(zip(chosen, seen)))
-    good = [(f, s) for f, s in zip(chosen, seen) if s.pixels is not None]
-    _check_unreadable(root, [f for f, s in zip(chosen, seen) if s.pixels is None], len(chosen), said)
-    said += _folder_notices([s for _, s in good], shape)
-    labels = _folder_labels([f for f, _ in good], said)
-    arrays = [s.pixels for _, s in good if s.pixels is not None]
+        pairs = list(zip(chosen, seen, strict=True))
+        seen = _each(lambda pair: _sized(root / pair[0], pair[1], _Mode(colour, shape)), pairs)
+    pixels_of = {file: s.pixels for file, s in zip(chosen, seen, strict=True) if s.pixels is not None}
+    _check_unreadable(root, [f for f in chosen if f not in pixels_of], len(chosen), said)
+    good = [s for s in seen if s.pixels is not None]
+    said += _folder_notices(good, shape)
+    labels = _folder_labels(list(pixels_of), said)
+    arrays = list(pixels_of.values())
     rgb = colour == "rgb" or any(a.ndim == 3 for a in arrays)
     pixels = np.empty((len(arrays), *shape, 3 if rgb else 1), np.uint8)
     for i, one in enumerate(arrays):
         pixels[i] = one if one.ndim == 3 else one[..., None]
-    stored = sum("stored as RGB" in s.done for _, s in good)
-    if stored and not rgb and colour == "auto":
-        said.append(_say("grey", f"all pictures are grey, {stored:,} of them stored as RGB: read as grey", stored))
-    names = tuple(f.as_posix() for f, _ in good)
+    said += _grey_notices(good, rgb) if colour == "auto" else []
+    names = tuple(f.as_posix() for f in pixels_of)
     return Pictures(pixels=pixels, labels=labels, names=names, notices=tuple(said), source=root.resolve().name)
 
 
@@ -302,7 +303,7 @@ def _decode(file: Path, mode: _Mode) -> _Seen:
             why="a picture of that size is either broken or made to exhaust memory",
             next="Make it smaller or take it out of the folder",
         ) from error
-    except Exception:  # noqa: BLE001  Pillow's decoders raise many kinds of error on damaged bytes
+    except Exception:  # Pillow's decoders raise many kinds of error on damaged bytes
         return _Seen(failed=True)
 
 
@@ -321,15 +322,23 @@ def _sized(file: Path, seen: _Seen, mode: _Mode) -> _Seen:
 
 def _shown_size(image: Image.Image) -> tuple[int, int]:
     """(height, width) once the orientation noted by the camera is applied."""
-    turned = "exif" in image.info and image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-    return (image.width, image.height) if turned else (image.height, image.width)
+    return (image.width, image.height) if _orientation(image) >= 5 else (image.height, image.width)
+
+
+def _orientation(image: Image.Image) -> int:
+    """1 upright; 2 to 8 mirrored or turned, from 5 on with the sides exchanged. Damaged metadata counts as upright."""
+    try:
+        found = image.getexif().get(0x0112, 1) if "exif" in image.info else 1
+    except Exception:  # a picture is not refused for its metadata
+        return 1
+    return found if found in range(2, 9) else 1
 
 
 def _plain(image: Image.Image, done: list[str]) -> Image.Image:
     """The picture upright, in mode L or RGB; `done` learns what had to be changed."""
     if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
         done.append("animated, first frame taken")
-    if "exif" in image.info and image.getexif().get(0x0112, 1) != 1:
+    if _orientation(image) > 1:
         image = ImageOps.exif_transpose(image)
         done.append("turned upright as the camera noted")
     if image.mode.startswith(("I", "F")):
@@ -390,6 +399,17 @@ def _folder_notices(seen: list[_Seen], shape: tuple[int, int]) -> list[Noticed]:
     return said
 
 
+def _grey_notices(seen: list[_Seen], rgb: bool) -> list[Noticed]:
+    grey = sum(s.pixels is not None and s.pixels.ndim == 2 for s in seen)
+    stored = sum("stored as RGB" in s.done for s in seen)
+    if rgb and grey:
+        text = f"{_n(grey, 'grey picture')} among {len(seen) - grey:,} coloured: all read as RGB"
+        return [_say("grey", text, grey)]
+    if stored and not rgb:
+        return [_say("grey", f"all pictures are grey, {stored:,} of them stored as RGB: read as grey", stored)]
+    return []
+
+
 def _folder_labels(files: list[Path], said: list[Noticed]) -> tuple[str, ...] | None:
     """The first subfolder of each picture, unless that tells nothing or not all have one."""
     tops = [f.parts[0] if len(f.parts) > 1 else "" for f in files]
@@ -403,7 +423,8 @@ def _folder_labels(files: list[Path], said: list[Noticed]) -> tuple[str, ...] | 
     if len(counts) == 1:
         said.append(_say("classes", f"no classes: all pictures lie in the one subfolder '{tops[0]}'", 0))
         return None
-    said.append(_say("classes", f"{len(counts)} classes from subfolders: {_counts(sorted(counts.items()))}", len(counts)))
+    text = f"{len(counts)} classes from subfolders: {_counts(sorted(counts.items()))}"
+    said.append(_say("classes", text, len(counts)))
     return tuple(tops)
 
 
@@ -505,7 +526,7 @@ def _read_npz(path: Path, target: str | None) -> tuple[NDArray[np.generic], tupl
     if name is None:
         raise BadInput(
             f"'{path.name}' holds {listing or 'no arrays'}",
-            accepted="pictures in an array named images, x, x_train or train_images, of shape (N, H, W) or (N, H, W, C)",
+            accepted="pictures in an array named images, x, x_train or train_images: (N, H, W) or (N, H, W, C)",
         )
     if target is not None and target not in headers:
         raise BadInput(f"'{path.name}' has no array '{target}'", accepted=listing, next=nearest(target, headers))
@@ -540,7 +561,8 @@ def _read_npy(path: Path) -> tuple[NDArray[np.generic], None, list[Noticed]]:
     except (OSError, ValueError, EOFError) as error:
         if isinstance(error, BadInput):
             raise
-        raise BadInput(f"'{path.name}' is not an .npy file, or is damaged", accepted="what numpy.save writes") from error
+        came = f"'{path.name}' is not an .npy file, or is damaged"
+        raise BadInput(came, accepted="what numpy.save writes") from error
 
 
 def _header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[np.generic]]:
@@ -580,7 +602,7 @@ def _label_texts(values: NDArray[np.generic], name: str, count: int) -> tuple[st
     if values.dtype.kind == "f" and (values == np.round(values.astype(np.float64))).all():
         values = values.astype(np.int64)
     if values.dtype.kind == "S":
-        values = np.char.decode(values, "utf-8", "replace")
+        return tuple(v.decode("utf-8", "replace") for v in values.tolist())
     return tuple(str(v) for v in values.tolist())
 
 
@@ -645,8 +667,9 @@ def _read_idx(path: Path, dims: int) -> NDArray[np.uint8]:
 
 def _each(work: Callable[[T], R], items: Sequence[T]) -> list[R]:
     """Two threads: Pillow decodes without holding the interpreter, and more would starve a small machine."""
+    parts = [items[i : i + 64] for i in range(0, len(items), 64)]
     with ThreadPoolExecutor(2) as pool:
-        return list(pool.map(work, items, chunksize=64))
+        return [one for part in pool.map(lambda part: [work(item) for item in part], parts) for one in part]
 
 
 def _say(topic: str, text: str, count: int | None = None) -> Noticed:
