@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from pellucid.catalog import BRIDGES, bridge_class, domain_class, family_class
 from pellucid.core.batch import Examples
-from pellucid.core.bundle import open_bundle
+from pellucid.core.bundle import Bundle, open_bundle
 from pellucid.core.capabilities import Counts, Decodes, Encodes, Family, Objective, Training
 from pellucid.core.codec import Bridge, Chain, Codec, Identity
 from pellucid.core.errors import BadInput, MissingCapability
@@ -31,7 +31,7 @@ from pellucid.training.loop import count, train
 from pellucid.training.plan import plan
 from pellucid.training.threads import choose_threads, threads
 
-__all__ = ["fit", "resume", "split"]
+__all__ = ["data_of", "fit", "resume", "split"]
 
 LARGEST_HELD_OUT = 5000  # rows kept aside while fitting: enough for a watch, few enough to spare
 
@@ -162,22 +162,9 @@ def resume(folder: str | Path, *, data: Data | None = None, run: Run | None = No
         )
     bundle = open_bundle(folder, "resume.json", partial=True)
     model = from_bundle(bundle, weights=False)
-    if data is None:
-        source = bundle.json("source.json") if bundle.has("source.json") else {}
-        if not source:
-            raise BadInput(
-                "the run was not started from a path", next="Give the same data again: resume(folder, data=...)."
-            )
-        data = read(
-            source["path"], kind=source["kind"], target=source["target"], kinds=source["kinds"], size=source["size"]
-        )
     recipe = model.recipe
-    if data.fingerprint() != recipe["data"]["fingerprint"]:
-        raise BadInput(
-            f"the data of '{folder.name}' has changed since the run began",
-            why="Resuming on other data would give a model that no recipe describes.",
-            next="Put the original data back, or fit anew.",
-        )
+    data = data if data is not None else _reread(bundle, None)
+    _check_same(data, recipe, folder.name)
     model.data, model.folder = data, folder
     run.device, run.precision = _device(recipe["device"]), recipe["precision"]
     if bundle.manifest.get("versions") != versions():
@@ -190,6 +177,38 @@ def resume(folder: str | Path, *, data: Data | None = None, run: Run | None = No
         raise BadInput("a run with a base or an objective cannot be resumed from its folder alone", next="Fit it anew.")
     with threads(recipe["threads"]):
         return _train(model, kept, aside, run, None, None, deadline=None)
+
+
+def data_of(folder: str | Path | None, moved: str | Path | None = None) -> Data:
+    """The items a finished run was fitted on, read again and checked against its recipe.
+
+    Args:
+        moved: where they are now, if not where they were.
+    """
+    if folder is None:
+        raise BadInput("the model has no run folder", accepted="a model loaded from one", next="Pass its data.")
+    bundle = open_bundle(Path(folder))
+    data = _reread(bundle, moved)
+    _check_same(data, bundle.json("recipe.json"), Path(folder).name)
+    return data
+
+
+def _reread(bundle: Bundle, moved: str | Path | None) -> Data:
+    source = bundle.json("source.json") if bundle.has("source.json") else {}
+    if not source and moved is None:
+        raise BadInput("the run was not started from a path", next="Say where its data is: --data PATH, or data=...")
+    path = moved if moved is not None else source["path"]
+    found: Data = read(path, **{k: v for k, v in source.items() if k != "path"})
+    return found
+
+
+def _check_same(data: Data, recipe: Mapping[str, Any], name: str) -> None:
+    if data.fingerprint() != recipe["data"]["fingerprint"]:
+        raise BadInput(
+            f"the data of '{name}' is not what it was when the run began",
+            why="Going on with other data would give results that no recipe describes.",
+            next="Put the original data back, or fit anew.",
+        )
 
 
 def _train(

@@ -88,8 +88,12 @@ class Draw:
         """Write the items; the ending decides the form (a folder, .npz, .png | .csv, .tsv, .parquet)."""
         return write_items(self.items, path, force=force)
 
+    def report(self) -> Report:
+        """The items as people look at them."""
+        return _Shown(self)
+
     def _repr_html_(self) -> str:
-        return _Shown(self)._repr_html_()
+        return self.report()._repr_html_()
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,464 @@
+"""The command `pellucid`: each subcommand reads its words, calls the library, and shows the answer.
+
+Only typer is imported here, so that `pellucid --help` answers at once; everything else is imported where it is used.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pellucid import __version__
+from pellucid.core.errors import BadInput, PellucidError, nearest
+
+if TYPE_CHECKING:
+    from pellucid.apps.terminal import Terminal
+    from pellucid.core.report import Report
+    from pellucid.core.run import Run
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="pellucid",
+    help="Generative models you can see through: train, sample, compare and explain them on your own data.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+_UsageError: Any = typer.BadParameter.__mro__[1]  # typer exports only this child of the class of wrong words
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output and nothing else there.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show the answer only: no notices, no progress.")]
+Seed = Annotated[int, typer.Option("--seed", help="Start of every random number.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
+RunFolder = Annotated[
+    Path, typer.Argument(metavar="RUN", help="A run folder that `pellucid fit --out` made.", show_default=False)
+]
+Target = Annotated[str | None, typer.Option(help="Column (or array of labels) that the model is conditioned on.")]
+Kind = Annotated[str, typer.Option(help="auto, images or table.")]
+KindsOf = Annotated[
+    list[str] | None,
+    typer.Option("--column", metavar="NAME=KIND", help="Override a column's inferred kind; repeatable."),
+]
+Size = Annotated[int | None, typer.Option(help="Side to which pictures are cropped and resized.")]
+Precision = Annotated[str, typer.Option(help="float32, or bfloat16 for faster training.")]
+DataPath = Annotated[Path | None, typer.Option("--data", help="The data the run was fitted on, if it has moved.")]
+
+
+def main() -> None:
+    """Entry point: errors become one clear message and the exit code listed in docs/exit_codes.md."""
+    as_json = "--json" in sys.argv
+    try:
+        code = app(standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except typer.Exit as stop:
+        sys.exit(stop.exit_code)
+    except _UsageError as error:
+        if as_json:
+            _print_json({"error": {"type": "BadInput", "message": error.format_message(), "exit_code": 2}})
+        else:
+            error.show()
+        sys.exit(2)
+    except PellucidError as error:
+        code = int(error.exit_code)
+        if as_json:
+            _print_json({"error": {"type": type(error).__name__, "message": str(error), "exit_code": code}})
+        else:
+            print(f"pellucid: {error}", file=sys.stderr)
+        sys.exit(code)
+    except (KeyboardInterrupt, typer.Abort):
+        print("pellucid: stopped.", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+
+
+@app.callback(invoke_without_command=True)
+def _top(version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False) -> None:
+    if version:
+        print(f"pellucid {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def demo(
+    minutes: Annotated[
+        float, typer.Option(help="Time for everything: training, sampling, comparing, explaining.")
+    ] = 4.0,
+    out: Annotated[Path, typer.Option(help="Where the report goes.")] = Path("report.html"),
+    seed: Seed = 0,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train five families on handwritten digits, compare them, explain one sample, write one report."""
+    from pellucid.apps.demo import run_demo
+
+    run, terminal = _run(quiet or as_json)
+    with _stopping(run):
+        report = run_demo(minutes=minutes, seed=seed, run=run, label=lambda text: setattr(terminal, "label", text))
+    terminal.close()
+    path = report.save(out)
+    if as_json:
+        _print_json({"report": str(path), **report.headline()})
+        return
+    from rich.console import Console
+
+    report.table(Console())
+    print(f"\nThe report: {path.resolve()}")
+
+
+@app.command()
+def fit(
+    data: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="PATH",
+            help="Folder of pictures, .npz, idx .gz, CSV, TSV, Parquet, or 'digits'.",
+            show_default=False,
+        ),
+    ] = None,
+    family: Annotated[str, typer.Option("--family", help="See `pellucid families`.")] = "diffusion",
+    minutes: Annotated[float | None, typer.Option(help="Budget in minutes.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Budget in steps.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="New run folder.")] = None,
+    resume: Annotated[
+        Path | None, typer.Option("--resume", metavar="DIR", help="Go on with a run that was stopped or killed.")
+    ] = None,
+    seed: Seed = 0,
+    target: Target = None,
+    kind: Kind = "auto",
+    column: KindsOf = None,
+    size: Size = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    precision: Precision = "float32",
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="Change a setting of the family; repeatable."),
+    ] = None,
+    base: Annotated[
+        Path | None, typer.Option("--from", metavar="RUN", help="Continue from the weights of this finished run.")
+    ] = None,
+    force: Force = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train a model on your data and keep it in a run folder."""
+    if resume is None and (data is None or out is None):
+        raise BadInput("fit needs data and --out", accepted="pellucid fit PATH --out DIR, or pellucid fit --resume DIR")
+    if resume is not None and data is not None:
+        raise BadInput("both data and --resume were given", accepted="one of them; a run knows its data")
+    from pellucid.fitting import fit as fit_model
+    from pellucid.fitting import resume as resume_run
+
+    run, terminal = _run(quiet or as_json)
+    with _stopping(run):
+        if resume is not None:
+            model, folder = resume_run(resume, run=run), resume
+        else:
+            from pellucid.catalog import family_class
+            from pellucid.core.settings import from_words, to_plain
+            from pellucid.model import load
+
+            cls = family_class(family)
+            folder = Path(str(out))
+            model = fit_model(
+                str(data),
+                family,
+                minutes=minutes,
+                steps=steps,
+                seed=seed,
+                out=folder,
+                force=force,
+                target=target,
+                kind=kind,
+                kinds=_pairs(column, "--column"),
+                size=size,
+                device=device,
+                precision=precision,
+                settings=to_plain(from_words(cls, _pairs(setting, "--set"))),
+                base=load(base) if base is not None else None,
+                run=run,
+            )
+    terminal.close()
+    facts = {
+        "run": str(folder),
+        "family": model.name,
+        "steps": model.recipe.get("steps_done"),
+        "seconds": model.recipe.get("seconds"),
+        "notices": [n.text for n in terminal.notices],
+    }
+    if as_json:
+        _print_json(facts)
+    elif not quiet:
+        print(f"The model is in {folder}. Next: pellucid sample {folder} -n 64 --out samples")
+
+
+@app.command()
+def sample(
+    folder: RunFolder,
+    n: Annotated[int, typer.Option("-n", "--n", help="How many.")] = 64,
+    seed: Seed = 0,
+    of_class: Annotated[str | None, typer.Option("--class", help="Only items of this class.")] = None,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--where",
+            metavar="COLUMN=VALUE",
+            help="What the rows shall be; also COLUMN=>=30 or COLUMN=30..40; repeatable.",
+        ),
+    ] = None,
+    how: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--how", metavar="NAME=VALUE", help="Change how samples are drawn, as steps=50 or guidance=2; repeatable."
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="A folder, .npz or .png for pictures; .csv, .csv.gz, .tsv or .parquet for tables."),
+    ] = None,
+    force: Force = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Draw new items from a fitted model."""
+    from pellucid.core.settings import from_words
+    from pellucid.domains.write import check_target
+    from pellucid.model import load
+
+    if n < 1:
+        raise BadInput(f"-n is {n}", accepted="a whole number of at least 1")
+    model = load(folder)
+    if out is not None:
+        check_target(out, model.codec.kind, force=force)
+    words = _pairs(where, "--where")
+    if of_class is not None:
+        names = list(model.codec.conditions)
+        if not names:
+            raise BadInput(
+                "--class was given", why="This model was fitted without classes.", next="Fit it with --target."
+            )
+        words["class" if "class" in names else names[0]] = of_class
+    settings = from_words(type(model.how()), _pairs(how, "--how"), model.how()) if how else None
+    draw = model.sample(n, seed=seed, where=words, how=settings)
+    if out is not None:
+        path = draw.save(out, force=force)
+        if as_json:
+            _print_json({"out": str(path), "n": len(draw), "seed": seed, "route": draw.route})
+        elif not quiet:
+            print(f"{len(draw):,} samples of {folder}, seed {seed}, in {path}")
+        return
+    _show(draw.report(), as_json, None, False)
+
+
+@app.command()
+def compare(
+    paths: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="PATH...", help="Data to fit every family on; or several runs, with --data.", show_default=False
+        ),
+    ],
+    families: Annotated[str, typer.Option(help="all, or names with commas between.")] = "all",
+    minutes: Annotated[float, typer.Option(help="Budget for all fits together.")] = 5.0,
+    n: Annotated[int, typer.Option("-n", help="Samples of each model.")] = 1000,
+    target: Target = None,
+    kind: Kind = "auto",
+    column: KindsOf = None,
+    size: Size = None,
+    data: DataPath = None,
+    seed: Seed = 0,
+    precision: Precision = "float32",
+    out: Annotated[Path | None, typer.Option("--out", help="Report to write: .html, .md, .json or .txt.")] = None,
+    force: Force = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Put families (or finished runs) side by side on the same data, with intervals."""
+    from pellucid.domains.read import read
+    from pellucid.evaluate.compare import compare as compare_families
+    from pellucid.evaluate.compare import compare_models
+
+    _check_report(out, force)
+    run, terminal = _run(quiet or as_json)
+    with _stopping(run):
+        if all((Path(p) / "manifest.json").is_file() for p in paths):
+            from pellucid.model import load
+
+            models = {Path(p).name: load(p) for p in paths}
+            first = next(iter(models.values()))
+            items = _data_of(first.folder, data)
+            report: Report = compare_models(models, *_halves(items, first.recipe), n=n, seed=seed, run=run)
+        else:
+            if len(paths) != 1:
+                raise BadInput(
+                    f"{len(paths)} paths are not all finished runs", accepted="one data set, or run folders only"
+                )
+            items = read(paths[0], kind=kind, target=target, size=size, kinds=_pairs(column, "--column"))
+            names = "all" if families == "all" else [name.strip() for name in families.split(",")]
+            report = compare_families(
+                items, families=names, minutes=minutes, n=n, seed=seed, precision=precision, run=run
+            )
+    terminal.close()
+    _show(report, as_json, out, quiet)
+
+
+@app.command()
+def explain(
+    folder: RunFolder,
+    seed: Seed = 0,
+    index: Annotated[int, typer.Option(help="Which sample of that seed.")] = 0,
+    of_class: Annotated[str | None, typer.Option("--class", help="Explain a sample of this class.")] = None,
+    data: DataPath = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Report to write: .html, .md, .json or .txt.")] = None,
+    force: Force = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Why did this sample come out like this? The parts of the model, and the way from noise to the sample."""
+    from pellucid.explain.explained import explain_sample
+    from pellucid.model import load
+
+    _check_report(out, force)
+    model = load(folder)
+    items = _data_of(folder, data)
+    run, terminal = _run(quiet or as_json)
+    where: dict[str, object] = {} if of_class is None else {next(iter(model.codec.conditions), "class"): of_class}
+    with _stopping(run):
+        report = explain_sample(model, items, seed=seed, index=index, where=where, run=run)
+    terminal.close()
+    _show(report, as_json, out, quiet)
+
+
+@app.command()
+def describe(folder: RunFolder, as_json: Json = False, quiet: Quiet = False) -> None:
+    """What a fitted model is, what it was made from and what it can be asked."""
+    from pellucid.model import load
+
+    _show(load(folder).describe(), as_json, None, quiet)
+
+
+@app.command()
+def families(as_json: Json = False, quiet: Quiet = False) -> None:
+    """Every family, what it takes and what it can do."""
+    from pellucid.apps.menu import menu
+
+    _show(menu(), as_json, None, quiet)
+
+
+@app.command()
+def data(
+    path: Annotated[
+        str,
+        typer.Argument(
+            metavar="PATH", help="Your data, 'digits', or teaching data: shapes, mixture, causal.", show_default=False
+        ),
+    ],
+    target: Target = None,
+    kind: Kind = "auto",
+    column: KindsOf = None,
+    size: Size = None,
+    n: Annotated[int, typer.Option("-n", help="How many items of teaching data.")] = 2000,
+    seed: Seed = 0,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Report to write; for teaching data the new folder.")
+    ] = None,
+    force: Force = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """What was read: kinds, counts, ranges, missing values, duplicates, a picture. Or write teaching data."""
+    from pellucid.domains.described import describe_data
+    from pellucid.domains.read import read
+    from pellucid.domains.teaching.written import NAMES, write
+
+    if path in NAMES and not Path(path).exists():
+        if out is None:
+            raise BadInput(f"data {path} needs --out", accepted="a new folder for the generated data")
+        written = write(path, out, n=n, seed=seed)
+        if as_json:
+            _print_json({"out": str(written), "n": n, "seed": seed})
+        elif not quiet:
+            print(f"{n:,} items of '{path}' with their ground truth are in {written}")
+        return
+    _check_report(out, force)
+    items = read(path, kind=kind, target=target, size=size, kinds=_pairs(column, "--column"))  # type: ignore[arg-type]
+    _show(describe_data(items), as_json, out, quiet)
+
+
+# ---------------------------------------------------------------------- words, answers, runs
+
+
+def _pairs(words: list[str] | None, option: str) -> dict[str, Any]:
+    """`NAME=VALUE` words as a dictionary; the first = parts them, so VALUE may be `>=30`."""
+    found: dict[str, Any] = {}
+    for word in words or []:
+        name, sign, value = word.partition("=")
+        if not sign or not name.strip():
+            raise BadInput(f"{option} is '{word}'", accepted="NAME=VALUE")
+        found[name.strip()] = value.strip()
+    return found
+
+
+def _run(quiet: bool) -> tuple[Run, Terminal]:
+    from pellucid.apps.terminal import Terminal
+    from pellucid.core.run import Run
+
+    terminal = Terminal(quiet=quiet)
+    return Run(listeners=[terminal]), terminal
+
+
+def _stopping(run: Run) -> Any:
+    from pellucid.core.run import stoppable
+
+    return stoppable(run)
+
+
+def _print_json(value: object) -> None:
+    print(json.dumps(value, indent=2, ensure_ascii=False, default=str, allow_nan=False))
+
+
+def _show(report: Report, as_json: bool, out: Path | None, quiet: bool) -> None:
+    if out is not None:
+        report.save(out)
+    if as_json:
+        sys.stdout.write(report.to_json().rstrip() + "\n")
+    elif not (quiet and out is not None):
+        from rich.console import Console
+
+        report.to_terminal(Console())
+        if out is not None:
+            print(f"\nThe report: {out.resolve()}")
+
+
+def _check_report(out: Path | None, force: bool) -> None:
+    """Refuse a wrong ending or an existing file before any work is done."""
+    if out is None:
+        return
+    endings = (".html", ".md", ".json", ".txt")
+    if out.suffix.lower() not in endings:
+        raise BadInput(f"--out is '{out}'", accepted=", ".join(endings), next=nearest(out.suffix, endings))
+    if out.exists() and not force:
+        raise BadInput(f"'{out}' exists already", next="Choose another name, or add --force to replace it.")
+
+
+def _data_of(folder: Path | None, moved: Path | None) -> Any:
+    """The items a run was fitted on, from where it found them or from where they are now."""
+    from pellucid.fitting import data_of
+
+    return data_of(folder, moved)
+
+
+def _halves(items: Any, recipe: dict[str, Any]) -> tuple[Any, Any]:
+    from pellucid.fitting import split
+
+    kept, aside = split(len(items), recipe["held_out"], recipe["seed"])
+    return items.take(kept), items.take(aside)
