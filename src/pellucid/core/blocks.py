@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from pellucid.core.errors import BadInput, nearest
-from pellucid.core.wording import number
+from pellucid.core.wording import clean, decimals_for, number
 
 if TYPE_CHECKING:
     import numpy as np
@@ -150,6 +150,35 @@ class Table:
         if self.align and len(self.align) != len(columns):
             raise BadInput(f"Table align has {len(self.align)} entries", accepted=f"none, or {len(columns)}")
 
+    def sides(self) -> tuple[Literal["left", "right", "center"], ...]:
+        """Where each column stands: as asked for, or numbers right and the rest left."""
+        columns = ([row[c] for row in self.rows if row[c] is not None] for c in range(len(self.columns)))
+        numeric = (bool(cells) and all(map(_is_number, cells)) for cells in columns)
+        return tuple(self.align) or tuple("right" if yes else "left" for yes in numeric)
+
+    def texts(self) -> tuple[tuple[str, ...], ...]:
+        """The cells as people read them; the decimals of a column agree.
+
+        >>> Table(["a", "b"], [[0.5, None], [0.125, True]]).texts()
+        (('0.500', '–'), ('0.125', 'yes'))
+        """
+        floats = ([row[c] for row in self.rows] for c in range(len(self.columns)))
+        decimals = [decimals_for(cell for cell in cells if isinstance(cell, float)) for cells in floats]
+        return tuple(tuple(_cell_text(cell, d) for cell, d in zip(row, decimals, strict=True)) for row in self.rows)
+
+    def small_print(self) -> str:
+        """On how many items the measured cells rest, and what kind of numbers they are; or that there are no rows.
+
+        >>> Table(["a"], [[Measured(0.5, n=10, kind="exact")], [Measured(0.1, n=2000)]]).small_print()
+        'n = 10 to 2,000; exact'
+        """
+        measured = [cell for row in self.rows for cell in row if isinstance(cell, Measured)]
+        sizes = sorted({cell.n for cell in measured if cell.n is not None})
+        ends = " to ".join(f"{n:,}" for n in dict.fromkeys([*sizes[:1], *sizes[-1:]]))
+        kinds = sorted({clean(cell.kind).replace("_", " ") for cell in measured if cell.kind})
+        said = "; ".join(part for part in (f"n = {ends}" if ends else "", ", ".join(kinds)) if part)
+        return said if self.rows else "no rows"
+
 
 @dataclass(frozen=True, eq=False)
 class Pictures:
@@ -214,6 +243,9 @@ class Marker:
 
     at: float
     label: str = ""
+
+    def __post_init__(self) -> None:
+        _set(self, at=float(self.at))
 
 
 @dataclass(frozen=True)
@@ -375,6 +407,20 @@ def _set(block: object, **values: object) -> None:
 def _plain(value: Any) -> Any:
     """Python's own number for a number of an array library; everything else as it is."""
     return value.item() if hasattr(value, "item") and not isinstance(value, (int, float, str)) else value
+
+
+def _is_number(cell: Cell) -> bool:
+    return isinstance(cell, (int, float, Measured)) and not isinstance(cell, bool)
+
+
+def _cell_text(cell: Cell, decimals: int | None) -> str:
+    if cell is None:
+        return "–"
+    if isinstance(cell, bool):
+        return "yes" if cell else "no"
+    if isinstance(cell, (str, Measured)):
+        return clean(str(cell))
+    return number(cell) if isinstance(cell, int) else number(cell, decimals)
 
 
 def _floats(values: Iterable[Any]) -> tuple[float, ...]:

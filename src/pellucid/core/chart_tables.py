@@ -22,6 +22,7 @@ def numbers_of(block: Curve | Bars | Scatter, most: int = 40) -> Table:
 
 @numbers_of.register
 def _(block: Curve, most: int = 40) -> Table:
+    several = len(block.series) > 1
     banded = any(s.low is not None for s in block.series)
     rows: list[list[Cell]] = []
     for s in block.series:
@@ -30,10 +31,15 @@ def _(block: Curve, most: int = 40) -> Table:
         for k in range(share):
             i = k * (n - 1) // (share - 1) if share > 1 else 0
             ends: list[Cell] = [s.low[i] if s.low is not None else None, s.high[i] if s.high is not None else None]
-            rows.append([s.name, s.x[i], s.y[i], *(ends if banded else [])])
+            rows.append([*([s.name] if several else []), s.x[i], s.y[i], *(ends if banded else [])])
     total = sum(len(s.x) for s in block.series)
     caption = f"{len(rows)} of {total:,} points" if len(rows) < total else ""
-    columns = ["line", block.x_label or "x", block.y_label or "y", *(["low", "high"] if banded else [])]
+    columns = [
+        *(["line"] if several else []),
+        block.x_label or "x",
+        block.y_label or "y",
+        *(["low", "high"] if banded else []),
+    ]
     return Table(columns, rows, caption)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,11 +28,11 @@ def png(image: NDArray[np.uint8]) -> bytes:
     if image.ndim == 3 and bool((image == image[..., :1]).all()):
         image = image[..., 0]
     picture = Image.fromarray(np.ascontiguousarray(image))
-    if image.ndim == 3 and (colours := picture.getcolors(maxcolors=256)):
-        order: dict[Any, int] = {colour: i for i, (_, colour) in enumerate(sorted(colours, key=lambda c: str(c[1])))}
-        codes = np.array([order[tuple(p)] for p in image.reshape(-1, 3).tolist()], dtype=np.uint8)
-        picture = Image.fromarray(codes.reshape(image.shape[:2]), mode="P")
-        picture.putpalette([channel for colour in order for channel in colour])
+    if image.ndim == 3:
+        colours, codes = np.unique(image.reshape(-1, 3) @ np.array([65536, 256, 1]), return_inverse=True)
+        if len(colours) <= min(256, codes.size // 2):
+            picture = Image.fromarray(codes.astype(np.uint8).reshape(image.shape[:2]))
+            picture.putpalette(b"".join(int(colour).to_bytes(3) for colour in colours))
     out = io.BytesIO()
     picture.save(out, format="PNG", optimize=True)
     return out.getvalue()
@@ -52,10 +52,13 @@ def from_png(content: bytes, shape: tuple[int, ...]) -> NDArray[np.uint8]:
     import numpy as np
     from PIL import Image
 
-    with Image.open(io.BytesIO(content), formats=["PNG"]) as picture:
-        if picture.size != (shape[1], shape[0]):
-            raise ValueError(f"the PNG is {picture.size[1]} by {picture.size[0]}, not {shape[0]} by {shape[1]}")
-        return np.array(picture.convert("L" if len(shape) == 2 else "RGB"))
+    try:
+        with Image.open(io.BytesIO(content), formats=["PNG"]) as picture:
+            if picture.size != (shape[1], shape[0]):
+                raise ValueError(f"the PNG is {picture.size[1]} by {picture.size[0]}, not {shape[0]} by {shape[1]}")
+            return np.array(picture.convert("L" if len(shape) == 2 else "RGB"))
+    except Exception as error:  # a damaged file can fail in as many ways as the format has parts
+        raise ValueError(f"not a whole PNG: {error}") from error
 
 
 def sheet(images: NDArray[np.uint8], columns: int, *, gap: int = 1, ground: int = 255) -> NDArray[np.uint8]:

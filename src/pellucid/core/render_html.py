@@ -11,7 +11,7 @@ import functools
 import hashlib
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from importlib import resources
 
@@ -39,7 +39,7 @@ from pellucid.core.blocks import (
 from pellucid.core.chart_tables import numbers_of
 from pellucid.core.pixels import data_uri
 from pellucid.core.report import Report
-from pellucid.core.wording import clean, decimals_for, number, paragraphs, spans
+from pellucid.core.wording import clean, paragraphs, spans, unmarked
 
 __all__ = ["lower", "notebook", "page"]
 
@@ -95,7 +95,8 @@ def page(report: Report) -> str:
         '<meta name="color-scheme" content="light dark">\n<meta name="generator" content="Pellucid">\n'
         "<title>{title}</title>\n<style>{style}</style>\n</head>\n<body>\n"
         '<a class="skip" href="#content">Skip to the report</a>\n<div class="page">\n'
-        '<header><h1>{title}</h1></header>\n{contents}<main id="content">\n{body}</main>\n</div>\n{script}</body>\n</html>\n'
+        '<header><h1>{title}</h1></header>\n{contents}<main id="content">\n{body}</main>\n'
+        "</div>\n{script}</body>\n</html>\n"
     ).format(
         policy=Markup(policy),  # its own quotes are single ones
         title=title,
@@ -174,7 +175,7 @@ def _(block: Pictures, setting: Setting) -> Markup:
 @lower.register
 def _(block: Frames, setting: Setting) -> Markup:
     setting.scripted = setting.scripted or len(block.steps) > 1
-    about = clean(block.alt or block.caption or "Pictures step by step")
+    about = unmarked(block.alt or block.caption or "Pictures step by step").rstrip(".")
     frames = Markup("")
     for i, step in enumerate(block.steps):
         label = clean(block.labels[i]) if block.labels else f"step {i}"
@@ -191,19 +192,21 @@ def _(block: Frames, setting: Setting) -> Markup:
 @lower.register
 def _(block: Curve, setting: Setting) -> Markup:
     names = ", ".join(clean(s.name) for s in block.series if s.name)
-    about = clean(block.alt) or _sentence("Lines", names, block.y_label, block.x_label)
+    about = unmarked(block.alt) or _sentence("Lines", names, block.y_label, block.x_label)
     return _chart(charts.curve(block, *_texts(block, setting, about)), numbers_of(block), block.caption)
 
 
 @lower.register
 def _(block: Bars, setting: Setting) -> Markup:
-    about = clean(block.alt) or _sentence("Bars", f"{len(block.labels)} values", block.value_label, "")
+    about = unmarked(block.alt) or _sentence("Bars", f"{len(block.labels)} values", block.value_label, "")
     return _chart(charts.bars(block, *_texts(block, setting, about)), numbers_of(block), block.caption)
 
 
 @lower.register
 def _(block: Scatter, setting: Setting) -> Markup:
-    about = clean(block.alt) or _sentence("Points", ", ".join(map(clean, block.groups)), block.y_label, block.x_label)
+    about = unmarked(block.alt) or _sentence(
+        "Points", ", ".join(map(clean, block.groups)), block.y_label, block.x_label
+    )
     drawing = charts.scatter(block, *_texts(block, setting, about))
     total = sum(map(len, block.groups.values()))
     fewer = f"{charts.MOST_POINTS:,} of {total:,} points are drawn." if total > charts.MOST_POINTS else ""
@@ -231,7 +234,7 @@ def _(block: Data, setting: Setting) -> Markup:
 
 def _texts(block: Curve | Bars | Scatter, setting: Setting, about: str) -> tuple[str, str, str]:
     """Id, title and description of a chart."""
-    return setting.anchor("chart"), _plain(block.caption) or "Chart", about
+    return setting.anchor("chart"), unmarked(block.caption) or "Chart", about
 
 
 def _chart(drawing: Markup, numbers: Table, caption: str) -> Markup:
@@ -247,7 +250,7 @@ def _figure(kind: str, content: Markup, caption: str, after: Markup = Markup(), 
 
 def _pictures(block: Pictures, setting: Setting, about: str = "") -> Markup:
     scale, (n, height, width) = block.shown_scale(), block.images.shape[:3]
-    alt = clean(about or block.alt or block.caption) or f"{n} pictures of {height} by {width} pixels"
+    alt = unmarked(about or block.alt or block.caption) or f"{n} pictures of {height} by {width} pixels"
     if block.columns:
         setting.grids.add(block.columns)
     named = Markup('<figure class="picture">{}<figcaption>{}</figcaption></figure>')
@@ -271,20 +274,18 @@ def _pictures(block: Pictures, setting: Setting, about: str = "") -> Markup:
 
 
 def _table(block: Table) -> Markup:
-    count = range(len(block.columns))
-    aligned = list(block.align) or ["right" if _numeric([row[c] for row in block.rows]) else "left" for c in count]
-    decimals = [decimals_for(cell for cell in (row[c] for row in block.rows) if isinstance(cell, float)) for c in count]
+    aligned = block.sides()
     head = Markup("").join(
         Markup('<th scope="col" class="{}">{}</th>').format(side, clean(name))
         for side, name in zip(aligned, block.columns, strict=True)
     )
     titled = len(block.columns) > 1 and all(isinstance(row[0], str) and row[0] for row in block.rows)
-    body = Markup("")
-    for r, row in enumerate(block.rows):
+    body, small = Markup(""), block.small_print()
+    for r, (row, texts) in enumerate(zip(block.rows, block.texts(), strict=True)):
         body += Markup("<tr>")
-        for c, cell in enumerate(row):
+        for c, (cell, text) in enumerate(zip(row, texts, strict=True)):
             mark = block.highlight.get((r, c))
-            content = _cell(cell, decimals[c])
+            content = _cell(cell, text)
             if mark:
                 content = Markup('{}<span class="hidden">{}: </span>{}').format(_sign(mark), WORDS[mark], content)
             tag = "th" if c == 0 and titled else "td"
@@ -293,44 +294,29 @@ def _table(block: Table) -> Markup:
             body += Markup('<{0}{1} class="{2}">{3}</{0}>').format(tag, scope, kind, content)
         body += Markup("</tr>\n")
     if not block.rows:
-        body = Markup('<tr><td class="empty" colspan="{}">no rows</td></tr>\n').format(max(1, len(block.columns)))
-    label = _plain(block.caption) or "Table"
-    notes = sorted({cell.note() for row in block.rows for cell in row if isinstance(cell, Measured) and cell.note()})
-    small = Markup('<p class="small">{}</p>\n').format(clean(notes[0])) if len(notes) == 1 else Markup()
+        body = Markup('<tr><td class="empty" colspan="{}">{}</td></tr>\n').format(max(1, len(block.columns)), small)
+    label = unmarked(block.caption) or "Table"
+    noted = Markup('<p class="small">{}</p>\n').format(small) if small and block.rows else Markup()
     return Markup(
         '<div class="scroll" role="group" tabindex="0" aria-label="{}"><table>\n<thead><tr>{}</tr></thead>\n'
         "<tbody>\n{}</tbody></table></div>\n{}"
-    ).format(label, head, body, small)
+    ).format(label, head, body, noted)
 
 
-def _cell(cell: Cell, decimals: int | None) -> Markup:
-    if isinstance(cell, Measured):
-        shown, note = str(cell), clean(cell.note())
-        value, bracket, rest = shown.partition(" [")
-        interval = Markup(' <span class="interval">[{}</span>').format(clean(rest)) if bracket else Markup()
-        title = Markup(' title="{}"').format(note) if note else ""
-        return Markup('<span class="measured"{}>{}{}</span>').format(title, clean(value), interval)
+def _cell(cell: Cell, text: str) -> Markup:
     if cell is None:
-        return Markup('<span class="none">–</span>')
-    if isinstance(cell, bool):
-        return escape("yes" if cell else "no")
-    if isinstance(cell, str):
-        return escape(clean(cell))
-    return escape(number(cell) if isinstance(cell, int) else number(cell, decimals))
-
-
-def _numeric(cells: Sequence[Cell]) -> bool:
-    held = [cell for cell in cells if cell is not None]
-    return bool(held) and all(isinstance(cell, (int, float, Measured)) and not isinstance(cell, bool) for cell in held)
+        return Markup('<span class="none">{}</span>').format(text)
+    if not isinstance(cell, Measured):
+        return escape(text)
+    value, bracket, rest = text.partition(" [")
+    interval = Markup(' <span class="interval">[{}</span>').format(rest) if bracket else Markup()
+    title = Markup(' title="{}"').format(clean(cell.note())) if cell.note() else ""
+    return Markup('<span class="measured"{}>{}{}</span>').format(title, value, interval)
 
 
 def _inline(text: str) -> Markup:
     tags = {"plain": Markup("{}"), "bold": Markup("<strong>{}</strong>"), "code": Markup("<code>{}</code>")}
     return Markup("").join(tags[span.style].format(span.text) for span in spans(clean(text)))
-
-
-def _plain(text: str) -> str:
-    return "".join(span.text for span in spans(clean(text)))
 
 
 def _sign(level: str) -> Markup:

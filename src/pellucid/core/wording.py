@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
-__all__ = ["Span", "clean", "decimals_for", "number", "paragraphs", "spans"]
+__all__ = ["Span", "clean", "decimals_for", "number", "paragraphs", "spans", "unmarked"]
 
 _MARKED = re.compile(r"\*\*(?P<bold>.+?)\*\*|`(?P<code>[^`]+)`", re.DOTALL)
 # Control characters can drive a terminal or break XML; tab and newline are the two that mean something in a text.
@@ -41,6 +41,15 @@ Span(text='c*', style='code'))
     return tuple(out)
 
 
+def unmarked(text: str) -> str:
+    """Text with the marks of bold and code left out, for places that have no styles.
+
+    >>> unmarked("a **b** and `c`")
+    'a b and c'
+    """
+    return "".join(span.text for span in spans(clean(text)))
+
+
 def paragraphs(text: str) -> tuple[str, ...]:
     """Paragraphs of a text: parted by blank lines, single line breaks read as spaces.
 
@@ -61,7 +70,7 @@ def clean(text: str) -> str:
 
 
 def decimals_for(values: Iterable[float]) -> int | None:
-    """Decimals that show each of these numbers to four figures, without zeros that none of them needs.
+    """Decimals that show the largest of these numbers to five figures at most, without zeros that none of them needs.
 
     None when the numbers are of such different sizes that each is better written by itself.
 
@@ -72,7 +81,8 @@ def decimals_for(values: Iterable[float]) -> int | None:
     sizes = [abs(v) for v in plain if v]
     if sizes and max(sizes) > 1e4 * min(sizes):
         return None
-    return max((_own_decimals(v) for v in plain), default=0)
+    wanted = max((_own_decimals(v) for v in plain), default=0)
+    return min(wanted, max(0, 4 - math.floor(math.log10(max(sizes))))) if sizes else wanted
 
 
 def number(value: float, decimals: int | None = None) -> str:
