@@ -79,6 +79,14 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except Exception as error:
+        if os.environ.get("PELLUCID_DEBUG"):
+            raise
+        text = f"unexpected {type(error).__name__}: {error}"
+        if as_json:
+            _print_json({"error": {"type": "Unexpected", "message": text, "exit_code": 1}})
+        print(f"pellucid: {text}. This is a fault of pellucid; PELLUCID_DEBUG=1 shows where.", file=sys.stderr)
+        sys.exit(1)
 
 
 @app.callback(invoke_without_command=True)
