@@ -56,7 +56,7 @@ def text(report: Report) -> str:
     ]}
     <BLANKLINE>
     """
-    head = {"pellucid_report": VERSION, "kind": type(report).__name__, "title": clean(report.title)}
+    head: Json = {"pellucid_report": VERSION, "kind": type(report).__name__, "title": clean(report.title)}
     blocks = ",\n".join(_dump(lower(block)) for block in report.blocks())
     return f'{_dump(head)[:-1]}, "blocks": [\n{blocks}\n]}}\n'  # a line per block, so that versions can be compared
 

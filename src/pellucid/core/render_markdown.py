@@ -35,9 +35,8 @@ _SIGNS = {"best": "★ ", "ok": "✓ ", "note": "• ", "warn": "⚠ ", "fail": 
 _WORDS = {"ok": "✓ OK", "note": "• Note", "warn": "⚠ Caution", "fail": "✗ FAILED"}
 _RULES = {"left": ":---", "right": "---:", "center": ":---:"}
 _SPECIAL = re.compile(r"([\\`*_|~$]|\](?=[(\[:]))")  # a bracket alone is harmless; one before these makes a link
-_OPENING = re.compile(
-    r"^(?:[#+-](?=[\s#-]|$)|=|\d+(?=[.)](?:\s|$)))"
-)  # at the start of a line these would begin a heading or a list
+# At the start of a line these would begin a heading or a list.
+_OPENING = re.compile(r"^(?:[#+-](?=[\s#-]|$)|=|\d+(?=[.)](?:\s|$)))")
 _ROWS = 12  # of a chart's table
 _SHEET = 16  # pictures in a row of the one picture that stands for many
 
