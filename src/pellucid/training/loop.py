@@ -1,0 +1,475 @@
+"""The training loop: one for every family. It knows turns, not families; shards, not n-grams.
+
+    prepare once, then for each step: stop? save? re-plan? -> rows -> turns -> average -> journal
+
+Everything that a step draws is a function of (seed, step), so a run that was stopped or killed goes on from its
+last checkpoint to the very bits of an unbroken one: same library versions, kind of processor, threads, processes.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pellucid.core.batch import Examples
+from pellucid.core.capabilities import Counts, Objective, Prepares, Training
+from pellucid.core.codec import Bridge
+from pellucid.core.errors import BadBundle, BadInput, MissingCapability, NonFiniteLoss, Stopped
+from pellucid.core.rows import Rows
+from pellucid.core.run import Alarmed, Progress, Run
+from pellucid.core.settings import to_plain
+from pellucid.training.checkpoint import Checkpoints, State
+from pellucid.training.distributed import Strategy, full, team
+from pellucid.training.journal import Journal
+from pellucid.training.order import Order
+from pellucid.training.precision import Arithmetic, matmul_route, settle
+from pellucid.training.schedule import Replanned, Schedule
+from pellucid.training.step import Step
+from pellucid.training.walk import Walk, encoded, put_weights
+from pellucid.training.watch import Seen, Watch
+
+__all__ = ["Outcome", "count", "train"]
+
+TICK = 0.25  # seconds between two looks at the clock for progress
+PREPARING_ROWS = 512  # rows that an engine sees before step 0: enough for a mean and a spread of each feature
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What training left besides the engine, which holds its averaged weights (its last ones without averaging).
+
+    Args:
+        steps: steps done in all; shards for an engine that counts.
+        weights: the engine's state as it is now, whole even where processes shard it. raw: the same before
+            averaging, or None without averaging.
+        losses: turn -> step -> loss, of the steps taken in this process.
+        replans: what the clock changed, for a replay.
+    """
+
+    steps: int
+    seconds: float
+    weights: dict[str, Tensor] = field(repr=False)
+    raw: dict[str, Tensor] | None = field(default=None, repr=False)
+    losses: Mapping[str, Mapping[int, float]] = field(default_factory=dict, repr=False)
+    replans: tuple[Replanned, ...] = ()
+    arithmetic: Arithmetic | None = None
+
+
+def train(
+    engine: nn.Module,
+    examples: Examples,
+    *,
+    settings: Training,
+    steps: int,
+    seed: int,
+    run: Run,
+    keep: Checkpoints | None = None,
+    base: nn.Module | None = None,
+    objective: Objective | None = None,
+    held_out: Examples | None = None,
+    start: State | None = None,
+    watch: Sequence[Watch] = (),
+    deadline: float | None = None,
+    bridge: Bridge | None = None,
+    replans: Sequence[Replanned] = (),
+    arithmetic: Arithmetic | None = None,
+    strategy: Strategy = "ddp",
+) -> Outcome:
+    """Train an engine by its turns, in place.
+
+    Args:
+        examples: rows in the codec's space; `bridge` takes them to the engine's, with fresh noise each step.
+        steps: as planned; a resumed run must be given the number it was planned with.
+        run: its folder gets events.jsonl. keep: None saves nothing.
+        base, objective: a frozen model to compare with, and turns that replace the engine's own.
+        held_out: rows that are not trained on, for the watches.
+        start: go on from here; checked against all that must be the same.
+        deadline: wall seconds from this call within which to end. When the clock will not suffice, the schedule is
+            compressed at a checkpoint, and `Replanned` says so.
+        replans: re-plans to follow, in a replay of a run whose clock ran out.
+        arithmetic: of the run to be repeated; measured when None. Threads are the caller's to set.
+        strategy: how torch.distributed, if it was started, shares the model.
+
+    Raises:
+        NonFiniteLoss: at the step where it happens, with the step, the turn and the rows or the parameter.
+        Stopped: after a checkpoint, when the run was asked to stop. BadInput: also when the disk is full.
+    """
+    began = time.monotonic()
+    engine.to(run.device)
+    crew = team()
+    about = _about(engine, examples, settings, steps, seed, run, keep)
+    if start is not None:
+        _check_same(start, about, run)
+        replans = replans or [Replanned(at=at, steps=total) for at, total in start.about["replans"]]
+    k = 0 if start is None else start.step
+    with ExitStack() as stack:
+        if base is not None:
+            stack.enter_context(_frozen(base))
+        step = Step(engine, objective, base)
+        if start is None:
+            _prepare(engine, examples, settings, seed, bridge, run)
+        else:
+            put_weights(step, start)
+        if arithmetic is None:
+            arithmetic = _measured(engine, examples, settings, seed, run, bridge, objective, base, start)
+        stack.enter_context(matmul_route(arithmetic.matmul))
+        walk = stack.enter_context(Walk(step, examples, settings, seed, run, bridge, strategy))
+        if start is not None:
+            walk.restore(start)
+        journal = None
+        if run.folder is not None and crew.rank == 0:
+            journal = Journal(run.folder / "events.jsonl", k)
+            stack.callback(journal.close)
+            run.listeners.append(journal.listen)
+            stack.callback(run.listeners.remove, journal.listen)
+        about |= {"arithmetic": to_plain(arithmetic), "processes": crew.size}
+        job = _Job(walk, Schedule(steps, settings, replans), run, keep, journal, about, k)
+        ahead = {r.at: r for r in replans if start is None or r.at > k}
+        seen = _Looks(watch, engine, seed, examples, held_out, bridge)
+        pace = _Pace(began, deadline)
+        losses: dict[str, dict[int, float]] = {turn.name: {} for turn in step.turns}
+        try:
+            while k < job.schedule.steps:
+                shorter = pace.shorter(k, job.schedule.steps) if crew.rank == 0 else 0
+                due = keep is not None and crew.rank == 0 and keep.due(k)
+                stopping, due_now, cut = crew.agree(
+                    [run.stopping(), due, job.schedule.steps - shorter if shorter else 0], run.device
+                )
+                if stopping:
+                    raise _stopped(job, k)
+                if cut:
+                    job.replan(k, job.schedule.steps - cut)
+                    continue
+                if due_now:
+                    job.save(k)
+                if k in ahead and crew.rank == 0:
+                    run.emit(ahead.pop(k))
+                job.tell(k, losses, pace)
+                values = walk.move(k, job.schedule)
+                for name, value in values.items():
+                    losses[name][k] = value
+                if journal is not None:
+                    journal.losses(k, values)
+                k += 1
+                seen.look(walk, k, job.schedule.steps, run)
+            job.save(k)
+        except NonFiniteLoss as bad:
+            raise _explained(bad, job, settings, k) from None
+        job.tell(k, losses, pace, last=True)
+        raw = None
+        if walk.average is not None:
+            raw = {name: full(t.detach()).clone() for name, t in engine.state_dict().items()}
+            walk.average.put()
+        weights = {name: full(t.detach()) for name, t in engine.state_dict().items()}
+    seconds = time.monotonic() - began
+    return Outcome(k, seconds, weights, raw, losses, job.schedule.replans, arithmetic)
+
+
+def count(
+    engine: nn.Module,
+    examples: Examples,
+    shards: int,
+    run: Run,
+    keep: Checkpoints | None = None,
+    start: State | None = None,
+    *,
+    seed: int = 0,
+    bridge: Bridge | None = None,
+) -> Outcome:
+    """Fit an engine that counts, shard by shard; each shard is committed before the next.
+
+    Args:
+        shards: parts of about the same size, in the order of the data; at most one an item.
+        start: go on after the shards that were counted.
+    """
+    if not isinstance(engine, Counts):
+        raise MissingCapability(f"{type(engine).__name__} does not count", next="Train it by gradients.")
+    began, items = time.monotonic(), len(examples)
+    if items < 1 or shards < 1:
+        raise BadInput(f"{items} items in {shards} shards", accepted="at least one of each")
+    shards = min(shards, items)
+    about = {"engine": type(engine).__name__, "seed": seed, "shards": shards, "items": items}
+    about["data"] = examples.fingerprint() if keep is not None else ""
+    first = 0
+    if start is not None:
+        _check_same(start, about, run)
+        engine.restore(start.part("tables"))
+        first = start.step
+    with ExitStack() as stack:
+        if run.folder is not None:
+            journal = Journal(run.folder / "events.jsonl", first)
+            stack.callback(journal.close)
+            run.listeners.append(journal.listen)
+            stack.callback(run.listeners.remove, journal.listen)
+        for shard in range(first, shards):
+            if run.stopping():
+                raise _stop(run, f"counting stopped after {shard} of {shards} shards", saved=keep is not None)
+            run.emit(
+                Progress(stage="count", done=shard, total=shards, seconds_left=_left(began, shard - first, shards))
+            )
+            ids = torch.arange(items * shard // shards, items * (shard + 1) // shards)
+            batch, _ = encoded(examples, ids, Rows(seed, ids).fork("count"), bridge, run.device)
+            engine.absorb(batch)
+            if keep is not None:
+                tables = {f"tables/{name}": table for name, table in engine.tables().items()}
+                keep.save(State(shard + 1, tables, about), run)
+        engine.settle()
+        run.emit(Progress(stage="count", done=shards, total=shards, seconds_left=0.0))
+    return Outcome(shards, time.monotonic() - began, engine.tables())
+
+
+class _Job:
+    """What the loop does besides stepping: save, re-plan, tell."""
+
+    def __init__(
+        self,
+        walk: Walk,
+        schedule: Schedule,
+        run: Run,
+        keep: Checkpoints | None,
+        journal: Journal | None,
+        about: Mapping[str, Any],
+        step: int,
+    ) -> None:
+        self.walk, self.schedule, self.run, self.keep, self.journal = walk, schedule, run, keep, journal
+        self.about = about
+        self.saved = step if step else -1  # the step of the newest checkpoint
+        self._told = -math.inf
+        if keep is not None:
+            keep.begin(step)
+
+    def save(self, k: int) -> None:
+        """Commit a checkpoint of step k, unless there is one; the journal is on the disk before it."""
+        if self.keep is None or self.saved == k:
+            return
+        tensors = self.walk.tensors()
+        if self.walk.team.rank == 0:
+            if self.journal is not None:
+                self.journal.flush(sync=True)
+            replans = [[r.at, r.steps] for r in self.schedule.before(k).replans]
+            self.keep.save(State(k, tensors, {**self.about, "replans": replans}), self.run)
+        self.saved = k
+
+    def replan(self, k: int, steps: int) -> None:
+        """End after `steps` steps in all; said in the journal and kept in a checkpoint at once."""
+        self.schedule = self.schedule.replan(k, steps)
+        if self.walk.team.rank == 0:
+            self.run.emit(self.schedule.replans[-1])
+        self.save(k)
+
+    def tell(self, k: int, losses: Mapping[str, Mapping[int, float]], pace: _Pace, last: bool = False) -> None:
+        """Progress, a few times a second."""
+        now = time.monotonic()
+        if self.walk.team.rank != 0 or (now - self._told < TICK and not last):
+            return
+        self._told = now
+        pace.tick(k, now)
+        newest = {name: steps[max(steps)] for name, steps in losses.items() if steps}
+        left = 0.0 if last else pace.left(k, self.schedule.steps)
+        self.run.emit(Progress(stage="train", done=k, total=self.schedule.steps, seconds_left=left, losses=newest))
+        if self.journal is not None:
+            self.journal.flush()
+
+
+class _Pace:
+    """How fast steps go, and whether the deadline will be met."""
+
+    SLACK = 0.02  # of the budget: an overrun that is not worth a re-plan
+    WAIT = 0.05  # of the budget, between two re-plans and before the first, lest one slow step bend the plan
+
+    def __init__(self, began: float, deadline: float | None) -> None:
+        self.budget = math.inf if deadline is None else deadline
+        self.end = began + self.budget
+        self.ticks: deque[tuple[int, float]] = deque(maxlen=20)  # five seconds of ticks
+        self._asked = time.monotonic()
+
+    def tick(self, k: int, now: float) -> None:
+        self.ticks.append((k, now))
+
+    def seconds(self) -> float:
+        """Seconds a step lately; NaN before there are any."""
+        if len(self.ticks) < 2 or self.ticks[-1][0] == self.ticks[0][0]:
+            return math.nan
+        (a, from_), (b, to) = self.ticks[0], self.ticks[-1]
+        return (to - from_) / (b - a)
+
+    def left(self, k: int, steps: int) -> float:
+        return self.seconds() * (steps - k)
+
+    def shorter(self, k: int, steps: int) -> int:
+        """Steps in all that the deadline allows, if fewer than planned; else 0. At least one step is taken."""
+        if self.budget == math.inf or k == 0:
+            return 0
+        now, slack = time.monotonic(), self.SLACK * self.budget
+        if now >= self.end + slack:
+            return k
+        if now - self._asked < self.WAIT * self.budget:
+            return 0
+        each = self.seconds()
+        if math.isnan(each) or now + each * (steps - k) <= self.end + slack:
+            return 0
+        self._asked = now
+        return min(steps - 1, max(k, k + int((self.end - now) / each)))
+
+
+class _Looks:
+    """The watches, and what they are shown."""
+
+    def __init__(
+        self,
+        watch: Sequence[Watch],
+        engine: nn.Module,
+        seed: int,
+        examples: Examples,
+        held_out: Examples | None,
+        bridge: Bridge | None,
+    ) -> None:
+        self.watch, self.engine, self.seed = watch, engine, seed
+        self.examples, self.held_out, self.bridge = examples, held_out, bridge
+
+    def look(self, walk: Walk, k: int, steps: int, run: Run) -> None:
+        due = [w for w in self.watch if w.due(k, steps)]
+        if not due or walk.team.rank != 0 or walk.sharded:
+            return
+        seen = Seen(self.engine, k, steps, self.seed, self.examples, self.held_out, self.bridge, run)
+        averaged = nullcontext() if walk.average is None else walk.average.swapped()
+        with averaged, torch.no_grad():
+            self.engine.eval()
+            for w in due:
+                w.look(seen)
+            self.engine.train()
+
+
+def _prepare(
+    engine: nn.Module, examples: Examples, settings: Training, seed: int, bridge: Bridge | None, run: Run
+) -> None:
+    """Show the engine its first rows, more than a batch where there are."""
+    if isinstance(engine, Prepares):
+        many = min(len(examples), max(settings.batch, PREPARING_ROWS))
+        ids = Order(seed, len(examples), settings.batch).ids(0, many)
+        batch, rows = encoded(examples, ids, Rows(seed, ids).fork("prepare"), bridge, run.device)
+        with rows.seeding(), torch.no_grad():
+            engine.prepare(batch)
+
+
+@contextmanager
+def _frozen(base: nn.Module) -> Iterator[None]:
+    """The base neither learns nor drops out while the block runs."""
+    flags, mode = [(p, p.requires_grad) for p in base.parameters()], base.training
+    base.eval().requires_grad_(False)
+    try:
+        yield
+    finally:
+        base.train(mode)
+        for p, flag in flags:
+            p.requires_grad_(flag)
+
+
+def _measured(
+    engine: nn.Module,
+    examples: Examples,
+    settings: Training,
+    seed: int,
+    run: Run,
+    bridge: Bridge | None,
+    objective: Objective | None,
+    base: nn.Module | None,
+    start: State | None,
+) -> Arithmetic:
+    ids = Order(seed, len(examples), settings.batch).ids(0, min(len(examples), settings.batch, 8))
+    batch, rows = encoded(examples, ids, Rows(seed, ids).fork("settle"), bridge, run.device)
+    route = None if start is None else start.about["arithmetic"]["matmul"]
+    found = settle(run, engine, batch, rows, objective, base, route)
+    if start is not None and (then := start.about["arithmetic"]) != {
+        **to_plain(found),
+        "matmul_error": then["matmul_error"],
+    }:
+        run.notice(
+            "arithmetic",
+            "Threads, precision, device or version of torch differ from those of the checkpoint: the result may differ "
+            "from that of an unbroken run.",
+        )
+    return found
+
+
+def _about(
+    engine: nn.Module,
+    examples: Examples,
+    settings: Training,
+    steps: int,
+    seed: int,
+    run: Run,
+    keep: Checkpoints | None,
+) -> dict[str, Any]:
+    """What must be the same when a run goes on."""
+    return {
+        "engine": type(engine).__name__,
+        "settings": to_plain(settings),
+        "steps": steps,
+        "seed": seed,
+        "items": len(examples),
+        "data": examples.fingerprint() if keep is not None else "",
+    }
+
+
+def _check_same(start: State, about: Mapping[str, Any], run: Run) -> None:
+    for key, now in about.items():
+        if key not in start.about:
+            raise BadBundle(f"the checkpoint does not say its '{key}'", accepted="a checkpoint of the same kind of run")
+        if start.about[key] != now and not (key == "data" and "" in (now, start.about[key])):
+            raise BadInput(
+                f"the run to go on has {key} {_short(now)}",
+                accepted=f"{_short(start.about[key])}, as its checkpoint of step {start.step} says",
+                why="On other terms the result would be one that no recipe describes.",
+            )
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 200 else text[:200] + "..."
+
+
+def _stopped(job: _Job, k: int) -> Stopped:
+    job.save(k)
+    return _stop(job.run, f"training stopped after {k} of {job.schedule.steps} steps", saved=job.keep is not None)
+
+
+def _stop(run: Run, came: str, saved: bool) -> Stopped:
+    if not saved:
+        following = "Nothing was saved, since no folder was given."
+    elif run.folder is None:
+        following = "A checkpoint was saved."
+    else:
+        following = f"A checkpoint was saved. Go on with: pellucid fit --resume {run.folder}"
+    error = Stopped(came, next=following)
+    vars(error)["exit_code"] = run.stop_code()  # the class knows Ctrl-C; SIGTERM has a code of its own
+    return error
+
+
+def _explained(bad: NonFiniteLoss, job: _Job, settings: Training, k: int) -> NonFiniteLoss:
+    """The same error with what is left on the disk and what to do."""
+    if job.keep is None:
+        kept = "Nothing was saved"
+    elif job.saved < 0:
+        kept = "No checkpoint had been made yet"
+    else:
+        kept = f"The checkpoint of step {job.saved} is kept"
+    if job.walk.team.rank == 0:
+        job.run.emit(Alarmed(topic="loss", text=bad.came, step=k))
+    return NonFiniteLoss(
+        bad.came,
+        why=kept,
+        next=f"Try a smaller learning rate than {settings.rate:g}, or look at these rows of the data for odd values.",
+    )
+
+
+def _left(began: float, done: int, total: int) -> float:
+    return math.nan if done == 0 else (time.monotonic() - began) / done * (total - done)
