@@ -648,7 +648,10 @@ def _read_idx(path: Path, dims: int) -> NDArray[np.uint8]:
                     accepted=f"an idx file of {'images' if dims == 3 else 'labels'}: 00 00 08 0{dims}",
                     next="This is a file of labels: name the images" if dims == 3 and magic == b"\0\0\x08\1" else "",
                 )
-            shape = tuple(int.from_bytes(stream.read(4), "big") for _ in range(dims))
+            sizes = stream.read(4 * dims)
+            if len(sizes) < 4 * dims:
+                raise EOFError("its header has no end")
+            shape = tuple(int(size) for size in np.frombuffer(sizes, ">u4"))
             size = int(np.prod(shape, dtype=object))
             _check_bytes(path, size)
             content = stream.read(size + 1)
