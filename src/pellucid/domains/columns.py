@@ -443,8 +443,8 @@ class _Reader:
             ending = offsets[0]
             texts = pc.utf8_slice_codeunits(texts, 0, -len(ending))
             sample = [t.removesuffix(ending) for t in sample]
-        formats = (asked,) if asked else DATES + (("%Y%m%d",) if self.wanted else ())
-        fitting = [f for f in formats if _parsed(sample, f).notna().all()]
+        formats = DATES + (("%Y%m%d",) if self.wanted else ())
+        fitting = [asked] if asked else [f for f in formats if _parsed(sample, f).notna().all()]
         fitting.sort(key=lambda f: _parsed(sample, f).dt.strftime(f).tolist() != sample)
         all_texts, missed = texts.to_pylist(), texts.to_pylist()
         for format in fitting:
