@@ -69,6 +69,7 @@ def fit(
     held_out: float = 0.1,
     precision: str = "float32",
     device: str = "auto",
+    checkpoint_every: int | None = None,
     run: Run | None = None,
 ) -> Fitted:
     """Train a model of one family on data.
@@ -83,6 +84,7 @@ def fit(
         target, kind, kinds, size: as in `read`.
         held_out: share of the items (at most 5,000) that training does not see.
         precision: "float32", or "bfloat16" for faster matrix work. device: "auto", "cpu" or "cuda".
+        checkpoint_every: steps between two checkpoints (shards have one each); every 30 seconds when None.
 
     Raises BadInput before anything is written when something does not fit.
     """
@@ -141,10 +143,21 @@ def fit(
         if out is not None:
             claim(out, force)
             write_setup(model, out, source)
-        return _train(model, kept, aside, run, base, objective, deadline=None if minutes is None else minutes * 60)
+        return _train(
+            model,
+            kept,
+            aside,
+            run,
+            base,
+            objective,
+            deadline=None if minutes is None else minutes * 60,
+            every=checkpoint_every,
+        )
 
 
-def resume(folder: str | Path, *, data: Data | None = None, run: Run | None = None) -> Fitted:
+def resume(
+    folder: str | Path, *, data: Data | None = None, checkpoint_every: int | None = None, run: Run | None = None
+) -> Fitted:
     """Go on with a run that was stopped or killed; the result is the one the unbroken run would have given.
 
     Args:
@@ -176,7 +189,7 @@ def resume(folder: str | Path, *, data: Data | None = None, run: Run | None = No
     if recipe["base"] is not None or recipe["objective"] is not None:
         raise BadInput("a run with a base or an objective cannot be resumed from its folder alone", next="Fit it anew.")
     with threads(recipe["threads"]):
-        return _train(model, kept, aside, run, None, None, deadline=None)
+        return _train(model, kept, aside, run, None, None, deadline=None, every=checkpoint_every)
 
 
 def data_of(folder: str | Path | None, moved: str | Path | None = None) -> Data:
@@ -219,12 +232,13 @@ def _train(
     base: Fitted | None,
     objective: Objective | None,
     deadline: float | None,
+    every: int | None,
 ) -> Fitted:
     """From a built engine to a finished bundle; goes on from the newest good checkpoint in the run's folder."""
     recipe, folder = model.recipe, model.folder
     settled = from_plain(Training, recipe["training"])
     run.folder = folder
-    keep = None if folder is None else Checkpoints(folder / "checkpoints")
+    keep = None if folder is None else Checkpoints(folder / "checkpoints", steps=every)
     start = None if keep is None else keep.latest(run)
     examples, held = _examples(model, kept), _examples(model, aside)
     began = time.monotonic()

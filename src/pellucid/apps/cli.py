@@ -151,6 +151,7 @@ def fit(
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="Change a setting of the family; repeatable."),
     ] = None,
+    checkpoint_every: Annotated[int | None, typer.Option(help="Steps between checkpoints; by default 30 s.")] = None,
     base: Annotated[
         Path | None, typer.Option("--from", metavar="RUN", help="Continue from the weights of this finished run.")
     ] = None,
@@ -169,7 +170,7 @@ def fit(
     run, terminal = _run(quiet or as_json)
     with _stopping(run):
         if resume is not None:
-            model, folder = resume_run(resume, run=run), resume
+            model, folder = resume_run(resume, checkpoint_every=checkpoint_every, run=run), resume
         else:
             from pellucid.catalog import family_class
             from pellucid.core.settings import from_words, to_plain
@@ -193,6 +194,7 @@ def fit(
                 precision=precision,
                 settings=to_plain(from_words(cls, _pairs(setting, "--set"))),
                 base=load(base) if base is not None else None,
+                checkpoint_every=checkpoint_every,
                 run=run,
             )
     terminal.close()
