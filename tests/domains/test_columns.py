@@ -437,7 +437,7 @@ def test_a_column_can_be_dropped() -> None:
 @pytest.mark.parametrize(
     ("values", "wanted", "words"),
     [
-        (("1", "two", "3"), "number", "cannot be read as number. 1 of its values are not numbers: 'two'"),
+        (("1", "two", "3"), "number", "cannot be read as number: 1 of its values are not numbers: 'two'"),
         (("1", "two", "3"), "integer", "cannot be read as integer.*'two'"),
         (("1.5", "2.0"), "integer", "1 of its values are not whole: '1.5'"),
         (("a", "b", "c"), "boolean", "it has 3 different values, a boolean has two: 'a', 'b', 'c'"),

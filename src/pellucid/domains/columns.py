@@ -266,7 +266,7 @@ class _Reader:
         self.remarks.append(_Remark(topic, self.name, count, detail))
 
     def refused(self, why: str, next: str = "") -> BadInput:
-        return BadInput(f"column '{self.name}' cannot be read as {self.wanted}", why=why, next=next)
+        return BadInput(f"column '{self.name}' cannot be read as {self.wanted}: {why}", next=next)
 
     def coded(self, series: pd.Series) -> _Coded:
         """Distinct values and codes, whatever the dtype."""

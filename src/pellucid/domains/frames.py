@@ -240,7 +240,7 @@ def _unzipped(path: Path) -> bytes:
                         raise BadInput(
                             f"'{path.name}' holds more than {LARGEST_TEXT / 2**30:.1f} GB once unpacked",
                             accepted=f"at most {LARGEST_TEXT / 2**30:.1f} GB",
-                            why="it would not fit into memory, or is made to exhaust it",
+                            why="It would not fit into memory, or is made to exhaust it",
                             next="Split it, or save it as Parquet with the rows you need",
                         )
         with gzip.open(path) as file:
@@ -366,8 +366,8 @@ def _check_quotes(name: str, text: str, table: pa.Table) -> None:
     last = table.slice(len(table) - 1).to_pylist()[0]
     if any("\n" in cell for cell in last.values()):
         raise BadInput(
-            f"a quotation mark in row {len(table):,} of '{name}' is never closed",
-            why="all that follows it would be one cell",
+            f"a quotation mark in row {len(table) - 1:,} of '{name}' is never closed",
+            why="All that follows it would be one cell",
             next="Close it, or write a quotation mark inside a cell twice",
         )
 
@@ -406,7 +406,7 @@ def _check_names(label: str, names: list[str]) -> None:
         raise BadInput(
             f"'{label}' has several columns named {', '.join(repr(name) for name in twice[:5])}",
             accepted="a different name for each column",
-            why="a column is asked for by its name",
+            why="A column is asked for by its name",
             next="If the first line holds data, add a line of names above it" if re.match(NUMBER, twice[0]) else "",
         )
 

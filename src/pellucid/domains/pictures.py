@@ -154,7 +154,7 @@ def read_pictures(
         raise BadInput(
             f"target is '{target}' but '{path.name}' is not an .npz file",
             accepted="target for .npz files only",
-            why="the classes of a folder are its subfolders, and idx files have their labels beside them",
+            why="The classes of a folder are its subfolders, and idx files have their labels beside them",
         )
     if path.is_dir():
         idx = sorted(p.name for p in path.iterdir() if IDX.search(p.name) and p.is_file())
@@ -300,7 +300,7 @@ def _decode(file: Path, mode: _Mode) -> _Seen:
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise BadInput(
             f"the picture '{file.name}' claims to hold more than {LARGEST_PICTURE:,} pixels",
-            why="a picture of that size is either broken or made to exhaust memory",
+            why="A picture of that size is either broken or made to exhaust memory",
             next="Make it smaller or take it out of the folder",
         ) from error
     except Exception:  # Pillow's decoders raise many kinds of error on damaged bytes
@@ -382,7 +382,7 @@ def _check_unreadable(root: Path, failed: list[Path], total: int, said: list[Not
         raise BadInput(
             f"{len(failed):,} of {total:,} pictures in '{root.name}' cannot be read: {first}",
             accepted=f"at most {MOST_UNREADABLE:.0%} unreadable pictures",
-            why="they are cut short, damaged, or not PNG, JPEG or WebP inside",
+            why="They are cut short, damaged, or not PNG, JPEG or WebP inside",
             next="Copy the folder again, or take these files out",
         )
     said.append(_say("skipped", f"{_n(len(failed), 'unreadable picture')} skipped: {first}", len(failed)))
@@ -494,7 +494,7 @@ def _as_uint8(raw: NDArray[np.generic], source: str, said: list[Noticed]) -> Pix
         raise BadInput(
             f"the array of '{source}' is {raw.dtype}",
             accepted=accepted,
-            why="other types do not say which value is white",
+            why="Other types do not say which value is white",
             next="Scale it to 0..255 and save it with .astype('uint8')",
         )
     low, high = float(raw.min()), float(raw.max())
@@ -578,7 +578,7 @@ def _pickled(path: Path, name: str) -> BadInput:
     return BadInput(
         f"the array '{name}' of '{path.name}' holds Python objects",
         accepted="arrays of numbers or text",
-        why="objects are stored as pickle, which can run code when it is read",
+        why="Objects are stored as pickle, which can run code when it is read",
     )
 
 
@@ -587,7 +587,7 @@ def _check_bytes(path: Path, size: int) -> None:
         raise BadInput(
             f"'{path.name}' claims to hold {size / 2**30:.1f} GB once unpacked",
             accepted=f"at most {LARGEST_ARRAY / 2**30:.0f} GB",
-            why="it would not fit into memory, or is made to exhaust it",
+            why="It would not fit into memory, or is made to exhaust it",
         )
 
 

@@ -193,7 +193,7 @@ def _check_options(found: str, *, size: bool, colour: bool, kinds: bool) -> None
     strange += ["kinds"] if kinds and found == "images" else []
     if strange:
         other = "pictures" if found == "table" else "columns of a table"
-        raise BadInput(f"{' and '.join(strange)} is given for {_words(found)}", why=f"it is for {other}")
+        raise BadInput(f"{' and '.join(strange)} is given for {_words(found)}", why=f"Of use for {other} only")
 
 
 def _words(found: str) -> str:
