@@ -384,7 +384,7 @@ def _measured(
     base: nn.Module | None,
     start: State | None,
 ) -> Arithmetic:
-    ids = Order(seed, len(examples), settings.batch).ids(0, min(len(examples), settings.batch, 8))
+    ids = Order(seed, len(examples), settings.batch).ids(0)
     batch, rows = encoded(examples, ids, Rows(seed, ids).fork("settle"), bridge, run.device)
     route = None if start is None else start.about["arithmetic"]["matmul"]
     found = settle(run, engine, batch, rows, objective, base, route)

@@ -24,8 +24,8 @@ def optimizer_for(turn: Turn, parameters: Mapping[str, nn.Parameter], settings: 
         parameters: the turn's parameters by name. Vectors (biases, norms) are not decayed: the pull towards 0 is
             meant for the matrices that multiply data.
     """
-    matrices = [p for p in parameters.values() if p.ndim >= 2]
-    others = [p for p in parameters.values() if p.ndim < 2]
+    matrices = [p for p in parameters.values() if p.ndim >= 2 or not settings.weight_decay]
+    others = [p for p in parameters.values() if p.ndim < 2 and settings.weight_decay]
     groups = [{"params": p, "decay": d} for p, d in ((matrices, settings.weight_decay), (others, 0.0)) if p]
     rate = settings.rate * turn.rate
     if settings.optimizer == "adam":

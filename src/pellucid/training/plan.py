@@ -17,6 +17,7 @@ from pellucid.core.codec import Bridge
 from pellucid.core.errors import BadInput
 from pellucid.core.rows import Rows
 from pellucid.core.run import Planned, Run
+from pellucid.training.order import Order
 from pellucid.training.precision import Arithmetic, copied, matmul_route, settle
 from pellucid.training.schedule import Schedule
 from pellucid.training.step import Step
@@ -110,7 +111,7 @@ def _calibrated(
     engine, objective = copied(engine, objective, base)
     engine.to(run.device)
     quiet = replace(run, listeners=[], folder=None)
-    ids = torch.arange(min(len(examples), settings.batch))
+    ids = Order(0, len(examples), settings.batch).ids(0)
     batch, rows = encoded(examples, ids, Rows(0, ids).fork("plan"), bridge, run.device)
     if isinstance(engine, Prepares):
         with rows.seeding(), torch.no_grad():

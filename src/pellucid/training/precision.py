@@ -1,9 +1,10 @@
 """What changes arithmetic: precision, the route of float32 matrix products, threads. Measured, set, put back, recorded.
 
 torch can send float32 products on a CPU through oneDNN (`set_float32_matmul_precision("medium")`), which is twice as
-fast on processors with AVX-512 and as exact there. On others the same switch rounds to bfloat16, and it makes
-`scaled_dot_product_attention` five to nine times slower. So the route's error is measured at the start, the
-engine is watched for that operator, and the switch is set for the time of training alone.
+fast on processors with AVX-512 and as exact there. On others the same switch rounds to bfloat16; everywhere it makes
+`scaled_dot_product_attention` five to nine times slower, and small products too. So the route's error is measured at
+the start, the engine is watched for that operator and for the sizes of its products, and the switch is set for the
+time of training alone. Sizes, not clocks, decide: the same run takes the same route on a busy machine.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import copy
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import nn
@@ -25,10 +26,13 @@ from pellucid.core.rows import Rows
 from pellucid.core.run import Run
 from pellucid.training.step import Step
 
-__all__ = ["Arithmetic", "attends_fused", "autocast", "copied", "matmul_route", "route_error", "settle"]
+__all__ = ["Arithmetic", "autocast", "copied", "matmul_route", "route_error", "settle", "suits_onednn"]
 
 Route = Literal["default", "onednn"]
 LARGEST_ERROR = 1e-5  # of the largest entry: float32 gives about 1e-6 here, bfloat16 4e-3
+# Measured on one AVX-512 core: a product costs 2 m n k / 110e9 seconds by default, and half that but 20e-6 more by
+# oneDNN, which therefore pays from about 4 million operations on.
+EVEN = 4e6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,22 +59,25 @@ def settle(
     base: nn.Module | None = None,
     route: Route | None = None,
 ) -> Arithmetic:
-    """Measure and decide; computes a few rows' losses on a copy of the engine, which itself stays as it is.
+    """Measure and decide; computes the losses of one batch on a copy of the engine, which itself stays as it is.
 
     Args:
-        route: the route that was decided before (a resumed run); not measured then whether it suits the engine.
+        batch, rows: of the size that training uses.
+        route: decided before (a resumed run), so the engine is not looked at again.
     """
     if run.precision not in ("float32", "bfloat16"):
         raise BadInput(f"precision is '{run.precision}'", accepted="float32, bfloat16")
-    if route is None:
-        useful = run.device == "cpu" and run.precision == "float32" and torch.backends.mkldnn.is_available()
-        exact = useful and route_error("onednn") <= LARGEST_ERROR
-        route = "onednn" if exact and not attends_fused(engine, batch, rows, objective, base) else "default"
-    error = route_error(route) if run.device == "cpu" else 0.0
+    error = 0.0
+    if run.device == "cpu":
+        if route is None:
+            possible = run.precision == "float32" and torch.backends.mkldnn.is_available()
+            suits = possible and suits_onednn(engine, batch, rows, objective, base)
+            route = "onednn" if suits and route_error("onednn") <= LARGEST_ERROR else "default"
+        error = route_error(route)
     return Arithmetic(
         device=run.device,
         precision=run.precision,
-        matmul=route,
+        matmul=route or "default",
         matmul_error=error,
         threads=torch.get_num_threads(),
         torch=torch.__version__,
@@ -105,20 +112,20 @@ def route_error(route: Route) -> float:
         return float(((a @ b).double() - true).abs().max() / true.abs().max())
 
 
-def attends_fused(
+def suits_onednn(
     engine: nn.Module,
     batch: Batch,
     rows: Rows,
     objective: Objective | None = None,
     base: nn.Module | None = None,
 ) -> bool:
-    """Does any turn call torch's fused attention? Found by computing a few rows on a copy of the engine."""
+    """Would oneDNN's route be faster? True if the products are large enough and none is inside fused attention."""
     engine, objective = copied(engine, objective, base)
-    few, step = slice(0, 8), Step(engine, objective, base)
-    with rows.fork("watch").seeding(), _FusedAttention() as seen:
+    step = Step(engine, objective, base)
+    with rows.fork("settle").seeding(), _Products() as seen:
         for turn in range(len(step.turns)):
-            step(turn, batch.take(few), rows.take(few))
-    return seen.found
+            step(turn, batch, rows)
+    return not seen.fused and seen.gain > 0.0
 
 
 def copied(
@@ -136,14 +143,21 @@ def autocast(run: Run) -> AbstractContextManager[Any]:
     return torch.autocast(torch.device(run.device).type, dtype=torch.bfloat16)
 
 
-class _FusedAttention(TorchDispatchMode):
-    """Notes whether an operator of fused attention was called."""
+class _Products(TorchDispatchMode):
+    """Adds up how much the matrix products that come by are above the size where the routes are even."""
 
-    found = False
+    PLACES: ClassVar[dict[str, tuple[int, int]]] = {"mm": (0, 1), "bmm": (0, 1), "addmm": (1, 2), "baddbmm": (1, 2)}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fused, self.gain = False, 0.0
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        name = str(func)
-        self.found = self.found or "scaled_dot_product" in name or "multi_head_attention" in name
+        name = str(func).split(".")[1]  # "aten.mm.default"
+        if name in self.PLACES:
+            left, right = (args[place] for place in self.PLACES[name])
+            self.gain += 2.0 * left.numel() * right.shape[-1] - EVEN
+        self.fused = self.fused or "scaled_dot_product" in name or "multi_head_attention" in name
         return func(*args, **(kwargs or {}))

@@ -118,14 +118,18 @@ class Walk:
             self._turn = turn
 
     def _take(self, i: int, player: _Player, batch: Batch, rows: Rows, k: int, factor: float) -> float:
-        player.optimizer.zero_grad(set_to_none=True)
+        for p in player.parameters.values():
+            p.grad = None
         with autocast(self.run):
             losses, penalty = self.forward(i, batch, rows)
         loss = self._mean(losses, batch) + penalty
         loss.backward()
         norm = gradient_norm(player.parameters)
-        # both numbers in one transfer: a GPU is waited for once a turn
-        value, size = torch.stack([self.team.sum(loss.detach()).double(), norm.double()]).tolist()
+        total = self.team.sum(loss.detach())
+        if total.is_cuda:  # both numbers in one transfer: a GPU is waited for once a turn
+            value, size = torch.stack([total.double(), norm.double()]).tolist()
+        else:
+            value, size = total.item(), norm.item()
         value /= self.team.size
         if not math.isfinite(value):
             raise NonFiniteLoss(
