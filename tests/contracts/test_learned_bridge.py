@@ -9,14 +9,17 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import MultivariateNormal
 
-from pellucid.core.batch import Condition
-from pellucid.core.capabilities import Decodes, Encodes, LogProb
+from pellucid.core.batch import Batch, Condition, TensorExamples
+from pellucid.core.capabilities import Decodes, Encodes, LogProb, Training
 from pellucid.core.errors import BadInput, MissingCapability
 from pellucid.core.rows import Rows
+from pellucid.core.run import Run
 from pellucid.core.space import Real, Tokens
 from pellucid.domains.bridges.latent import LatentBridge, Weighs, rebuild
+from pellucid.training.loop import train
 from tests.contracts.toys.counting import Neighbours
 from tests.contracts.toys.linear import LinearLatent
+from tests.contracts.toys.prepared import InOwnUnits
 
 SIZE, LATENT, B = 5, 2, 7
 SOURCE = Real((SIZE,))
@@ -125,3 +128,23 @@ def test_a_likelihood_is_refused_where_it_would_be_a_guess() -> None:
         bridge.lift(normal(bridge.there(X, rows), *STANDARD), X, rows)
     with pytest.raises(MissingCapability, match="an engine that offers Encodes and Decodes"):
         LatentBridge(Neighbours(Tokens(2, 3)), SOURCE)
+
+
+def test_a_model_is_trained_through_a_learned_bridge() -> None:
+    """The bridge is learned from items, a density over its latents; together they come near the items' own density."""
+    mixing, n = Rows(5, torch.arange(SIZE)).normal(LATENT), 2000
+    covariance = mixing @ mixing.T + 0.09 * torch.eye(SIZE)
+    true = MultivariateNormal(torch.arange(SIZE).float(), covariance)
+    x = true.mean + Rows(6, torch.arange(n)).normal(SIZE) @ torch.linalg.cholesky(covariance).T
+    settings, latent = Training(batch=100, rate=0.05, ema=0.9), LinearLatent(SIZE, LATENT)
+    train(latent, TensorExamples(x), settings=settings, steps=200, seed=0, run=Run())
+    bridge, engine = LatentBridge(latent, SOURCE), InOwnUnits(LATENT)
+    train(engine, TensorExamples(x), settings=settings, steps=100, seed=1, run=Run(), bridge=bridge)
+    rows = Rows(7, torch.arange(n))
+    z = bridge.there(x, rows)
+    lifted = bridge.lift(engine.log_prob(Batch(z, rows.ids), rows), x, rows)
+    assert lifted.kind == "lower_bound"
+    lost = (true.log_prob(x) - lifted.value).mean().item()
+    assert -0.02 < lost < 0.1
+    drawn = bridge.back(engine.centre + engine.spread * rows.fork("new").normal(LATENT), rows)
+    assert (drawn.mean(0) - true.mean).abs().max().item() < 0.2

@@ -25,15 +25,16 @@ class NoisePredictor(nn.Module):
 
     def __init__(self, mean: Tensor, covariance: Tensor) -> None:
         super().__init__()
-        self.mean, self.covariance = nn.Buffer(mean), nn.Buffer(covariance)
+        variances, axes = torch.linalg.eigh(covariance)
+        self.mean, self.variances, self.axes = nn.Buffer(mean), nn.Buffer(variances), nn.Buffer(axes)
         beta = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
         self.alphas_cumprod = nn.Buffer((1 - beta).cumprod(0).to(mean))
 
     def forward(self, sample: Tensor, timestep: Tensor) -> Tensor:
         """(B, D) and (B,) int64 to (B, D)."""
         a = self.alphas_cumprod[timestep][:, None]
-        noisy = a[..., None] * self.covariance + (1 - a[..., None]) * torch.eye(len(self.mean)).to(a)
-        return (1 - a).sqrt() * torch.linalg.solve(noisy, (sample - a.sqrt() * self.mean)[..., None])[..., 0]
+        away = (sample - a.sqrt() * self.mean) @ self.axes / (a * self.variances + 1 - a)
+        return (1 - a).sqrt() * (away @ self.axes.T)
 
 
 @dataclass(frozen=True, kw_only=True)
