@@ -55,7 +55,7 @@ def test_the_vector_and_every_pixel_are_used() -> None:
 def test_gradients_row_by_row_are_those_of_single_rows() -> None:
     net = awake(UNet(1, 1, (6, 6), sizes=UNetSizes(1, (8, 16), 1), steer=2))
     x, vector = torch.randn(3, 1, 6, 6, dtype=torch.float64), torch.randn(3, 2, dtype=torch.float64)
-    params = dict(net.named_parameters())
+    params: dict[str, Tensor] = dict(net.named_parameters())
 
     def loss(p: dict[str, Tensor], x: Tensor, vector: Tensor) -> Tensor:
         out: Tensor = functional_call(net, p, (x[None], vector[None]))
