@@ -46,6 +46,7 @@ _STYLES = {"plain": "", "bold": "bold", "code": "cyan"}
 _SPARKS = "▁▂▃▄▅▆▇█"
 _GREYS = " .:-=+*#%@"  # from dark to light, for a dark ground
 _ROWS_OF_PICTURES = 3
+_MOST_COLUMNS = 7  # a table with more is turned on its side when the screen is too narrow for it
 
 
 class Screen(NamedTuple):
@@ -106,14 +107,46 @@ def _(block: Code, screen: Screen) -> RenderableType:
 
 @lower.register
 def _(block: Table, screen: Screen) -> RenderableType:
+    texts = list(block.texts())
+    if len(block.columns) > _MOST_COLUMNS and _wanted_width(block.columns, texts) > screen.width:
+        return _turned(block, texts, screen)
     grid = Grid(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, show_edge=False)
     for name, side in zip(block.columns, block.sides(), strict=True):
         grid.add_column(Text(clean(name)), justify=side, overflow="fold")
-    for r, row in enumerate(block.texts()):
+    for r, row in enumerate(texts):
         marks = [block.highlight.get((r, c), "") for c in range(len(row))]
         cells = zip(row, marks, strict=True)
         grid.add_row(*(Text(_SIGNS.get(mark, "") + cell, style=_COLOURS.get(mark, "")) for cell, mark in cells))
     small = block.small_print()
+    return _said(grid, block.caption, Text(small, style="dim") if small else None)
+
+
+def _wanted_width(columns: Sequence[str], texts: Sequence[Sequence[str]]) -> int:
+    """Columns of the terminal that the table would fill without folding a cell."""
+    return sum(2 + max(len(name), *(len(row[c]) for row in texts), 0) for c, name in enumerate(columns))
+
+
+def _turned(block: Table, texts: Sequence[Sequence[str]], screen: Screen) -> RenderableType:
+    """A table with too many columns for the screen, on its side: a line a column, as many rows as fit."""
+    used = 2 + max(len(name) for name in block.columns)
+    shown: list[int] = []
+    for r, row in enumerate(texts):
+        used += 2 + max(1, *(len(cell) + 2 for cell in row))
+        if shown and used > screen.width:
+            break
+        shown.append(r)
+    grid = Grid(box=box.SIMPLE_HEAD, show_header=False, pad_edge=False, show_edge=False)
+    grid.add_column(style="bold")
+    for _ in shown:
+        grid.add_column(overflow="fold")
+    for c, name in enumerate(block.columns):
+        marks = [block.highlight.get((r, c), "") for r in shown]
+        cells = (
+            Text(_SIGNS.get(m, "") + texts[r][c], style=_COLOURS.get(m, "")) for r, m in zip(shown, marks, strict=True)
+        )
+        grid.add_row(Text(clean(name)), *cells)
+    left = len(texts) - len(shown)
+    small = " ".join(part for part in (block.small_print(), f"{left} more rows do not fit." if left else "") if part)
     return _said(grid, block.caption, Text(small, style="dim") if small else None)
 
 
