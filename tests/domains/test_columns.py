@@ -8,6 +8,7 @@ import json
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from pellucid.core.errors import BadInput
@@ -315,6 +316,21 @@ def test_levels_are_in_order() -> None:
         (pd.period_range("2020-01", periods=3, freq="M"), "date", "date", "datetime64[us]"),
         (pd.to_timedelta([1, 2, 3.5], unit="s"), "number", "number", "float64"),
         ([1, "a", 2.5], "category", "text", "str"),
+        ([1, 2, 2**70], "category", "text", "str"),
+        (pd.interval_range(0, 3), "category", "text", "str"),
+        (["a\ud800", "b", "c"], "category", "text", "str"),
+        (pd.array([1.5, None, 2.5], dtype="Float64"), "number", "number", "float64"),
+        (np.array([0.1, 0.2, 0.3], np.float16), "number", "number", "float64"),
+        (pd.array([1, None, 3], dtype=pd.ArrowDtype(pa.int64())), "integer", "integer", "Int64"),
+        (
+            pd.array([datetime.date(2020, 1, 1), datetime.date(2021, 1, 1), None], dtype=pd.ArrowDtype(pa.date32())),
+            "date",
+            "date",
+            "datetime64[us]",
+        ),
+        (pd.array(["a", None, "b"], dtype=pd.ArrowDtype(pa.string())), "category", "text", "str"),
+        (pd.array([True, None, False], dtype=pd.ArrowDtype(pa.bool_())), "boolean", "boolean", "boolean"),
+        (pd.array([1, 2, None], dtype=pd.ArrowDtype(pa.decimal128(10, 2))), "integer", "number", "Int64"),
     ],
 )
 def test_typed_columns(values: object, kind: str, stored: str, dtype: str) -> None:
@@ -343,6 +359,12 @@ def test_typed_columns_come_back_with_their_types() -> None:
     assert back["seen"].dropna().dt.year.tolist() == [2020, 2020]
     pd.testing.assert_frame_equal(back[["float", "day"]], frame[["float", "day"]], check_dtype=False)
     assert back["word"].isna().tolist() == [False, True, False]
+
+
+def test_days_of_a_data_frame_are_written_as_days() -> None:
+    for moments, format in (("2020-01-01", "%Y-%m-%d"), ("2020-01-01 10:30", "%Y-%m-%d %H:%M:%S")):
+        frame = pd.DataFrame({"a": pd.date_range(moments, periods=3)})
+        assert one(frame)[1].format == format
 
 
 def test_numbers_of_32_bits_mean_what_they_show() -> None:

@@ -186,6 +186,19 @@ def test_one_column_and_nameless_columns(tmp_path: Path) -> None:
     assert said(data, "names") == "columns without a name are called column 1"
 
 
+def test_a_single_column_is_said_to_be_one(tmp_path: Path) -> None:
+    data = read_table(write(tmp_path / "a.csv", "a b\n1 2\n3 4\n"))
+    assert said(data, "delimiter").startswith("one column only: no comma")
+    assert read_table(tmp_path / "a.csv", delimiter=" ").frame["b"].tolist() == [2, 4]
+
+
+@pytest.mark.parametrize(
+    "text", ["sep=;\na;b\n1;2\n3;4\n", "a,b\r1,2\r3,4\r", "\n\na,b\n\n1,2\n3,4", '"a","b"\n"1","2"\n"3",4\n']
+)
+def test_habits_of_other_programs(tmp_path: Path, text: str) -> None:
+    assert read_table(write(tmp_path / "a.csv", text)).frame.to_dict("list") == {"a": [1, 3], "b": [2, 4]}
+
+
 def test_years_and_wavelengths_are_names(tmp_path: Path) -> None:
     data = read_table(write(tmp_path / "a.csv", "2019,2020,2021\n1,2,3\n4,5,6\n"))
     assert data.frame.columns.tolist() == ["2019", "2020", "2021"]
@@ -235,7 +248,7 @@ def test_a_limit_is_spread_over_the_rows(tmp_path: Path) -> None:
         (b"red,small\nred,large\nblue,small\n", "looks like data, not like names"),
         (b"7\n3\n7\n", "looks like data, not like names"),
         (b"a,b\n1,2\n3\n4,5,6\n", "2 of 3 rows .* do not have the 2 cells of the header .1 with 1, 1 with 3."),
-        (b"a,b\n1,2,3\n4,5,6\n", "2 of 2 rows.*Check the delimiter, or that each column has a name"),
+        (b"a,b\n1,2,3\n4,5,6\n", "2 of 2 rows.*Check the delimiter, and that the first line names each column"),
         (b'a,b\n1,"2\n3,4\n5,6\n', "quotation mark in row 1 .*never closed"),
         (b",,\n1,2,3\n", "first line of 'a.csv' is empty"),
     ],

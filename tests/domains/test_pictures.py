@@ -362,6 +362,12 @@ def test_links_out_of_the_folder_are_not_followed(tmp_path: Path) -> None:
     assert said(data, "links") == "2 symbolic links not followed"
 
 
+def test_names_are_paths_inside_the_folder(tmp_path: Path) -> None:
+    save(tmp_path / "a" / "x" / "1.png", colourful(1))
+    save(tmp_path / "b" / "1.png", colourful(1))
+    assert read_pictures(tmp_path).names == ("a/x/1.png", "b/1.png")
+
+
 @pytest.mark.parametrize("size", [0, (3,), (3, 4, 5), 5000, "big"])
 def test_a_size_that_is_none_is_refused(tmp_path: Path, refuses: Refuses, size: pictures.Size) -> None:
     save(tmp_path / "1.png", colourful(1))
@@ -461,6 +467,11 @@ def test_damaged_array_files_are_refused(tmp_path: Path, refuses: Refuses) -> No
     (tmp_path / "c.npy").write_bytes(b"\x93NUMPY")
     with refuses("'c.npy' is not an .npy file"):
         read_pictures(tmp_path / "c.npy")
+    np.save(tmp_path / "d.npy", np.zeros((3, 4, 4), np.uint8))
+    whole = (tmp_path / "d.npy").read_bytes()
+    (tmp_path / "d.npy").write_bytes(whole.replace(b"'fortran", b'"fortran'))
+    with refuses("'d.npy' is not an .npy file, or is damaged"):
+        read_pictures(tmp_path / "d.npy")
 
 
 def test_npy_is_read(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The one door: kinds are inferred and said, every inference can be replaced, a wrong name meets the nearest right one."""
+"""The one door: kinds are inferred and said, and can be replaced; a wrong name meets the nearest right one."""
 
 from __future__ import annotations
 

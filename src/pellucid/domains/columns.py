@@ -271,7 +271,8 @@ class _Reader:
     def coded(self, series: pd.Series) -> _Coded:
         """Distinct values and codes, whatever the dtype."""
         if isinstance(series.dtype, pd.ArrowDtype):
-            series = series.convert_dtypes(dtype_backend="numpy_nullable")
+            whole = series.dtype.kind in "biu"
+            series = series.convert_dtypes(dtype_backend="numpy_nullable") if whole else pa.array(series).to_pandas()
         if isinstance(series.dtype, pd.CategoricalDtype):
             found = self.coded(pd.Series(series.cat.categories))
             texts = found if found.is_text else replace(found, values=pa.array(_texts(found), pa.string()))
@@ -291,12 +292,16 @@ class _Reader:
             series = series.dt.tz_convert("UTC").dt.tz_localize(None)
         if kind == "u" and series.notna().any() and series.max() > np.iinfo(np.int64).max:
             series, kind = series.map(str, na_action="ignore"), "O"
-        if kind not in "biufM" or isinstance(series.dtype, (pd.StringDtype, pd.IntervalDtype)):
+        if isinstance(series.dtype, pd.IntervalDtype):
+            series = series.map(str, na_action="ignore")
+        if kind == "f" and series.dtype == np.float16:
+            series = series.astype(str).astype(np.float64)
+        if kind not in "biufM" or isinstance(series.dtype, pd.StringDtype):
             return self.from_text(series)
         codes, values = pd.factorize(series)
         dtype = {"b": "bool", "f": "float64", "M": "datetime64[us]"}.get(kind, "int64")
         array = pd.Series(values).to_numpy()
-        if array.dtype in (np.float32, np.float16):  # 0.1 in 32 bits is meant as 0.1, not as 0.10000000149
+        if array.dtype == np.float32:  # 0.1 in 32 bits is meant as 0.1, not as 0.10000000149
             array = array.astype(str)
         stored: Stored = {"b": "boolean", "f": "number", "M": "date"}.get(kind, "integer")  # type: ignore[assignment]
         return _Coded(
@@ -313,8 +318,9 @@ class _Reader:
         if found == "boolean":
             return series.astype("boolean")
         if found == "integer":
-            numbers = pd.to_numeric(series)
-            return numbers if numbers.dtype == object or series.notna().all() else series.astype("Int64")
+            if series.dropna().map(abs).max() > np.iinfo(np.int64).max:
+                return series.map(str, na_action="ignore")
+            return series.astype("Int64")
         if found in ("floating", "mixed-integer-float", "decimal"):
             return pd.to_numeric(series.map(float, na_action="ignore"))
         if found in ("datetime", "datetime64", "date"):
@@ -336,7 +342,11 @@ class _Reader:
 
     def from_text(self, series: pd.Series) -> _Coded:
         """Trimmed distinct texts; what stands for a missing value is taken out."""
-        array = pa.array(series, from_pandas=True)
+        try:
+            array = pa.array(series, from_pandas=True)
+        except UnicodeEncodeError:  # half of a surrogate pair, which no file can hold
+            clean = series.map(lambda v: str(v).encode("utf-8", "replace").decode(), na_action="ignore")
+            array = pa.array(clean, from_pandas=True)
         array = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
         encoded = array.cast(pa.string()).dictionary_encode()
         trimmed = pc.utf8_trim_whitespace(encoded.dictionary)
@@ -523,7 +533,8 @@ class _Reader:
             low, high = float(moments[0]) / 1e6, float(moments[-1]) / 1e6
             gaps = np.diff(moments)
             step = next((s for s in CLOCK if not (gaps % round(s * 1e6)).any()), None)
-            column = replace(column, low=low, high=high, step=step)
+            shown = column.format or DATES[0 if not (moments % 86_400_000_000).any() else 1]
+            column = replace(column, low=low, high=high, step=step, format=shown)
         if constant and not missing:
             self.say("constant", detail=_texts(coded)[0])
             column = replace(column, kind="constant", levels=(_texts(coded)[0],))

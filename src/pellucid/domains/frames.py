@@ -223,6 +223,8 @@ def _from_file(
             raise BadInput(f"'{path.name}' is {what}", accepted="CSV, TSV or Parquet", next=then)
     raw = _unzipped(path) if head.startswith(b"\x1f\x8b") else path.read_bytes()
     text = _decoded(path.name, raw, encoding, said)
+    if announced := re.match(r"sep=(.)\r?\n", text):  # as Excel writes it
+        text, delimiter = text[announced.end() :], delimiter or announced[1]
     return _from_text(path.name, text, delimiter or _separator(text, said), said)
 
 
@@ -302,14 +304,17 @@ def _separator(text: str, said: list[Noticed]) -> str:
     best, score = ",", (0.0, 1)
     for separator in SEPARATORS:
         try:
-            rows = [len(row) for row in csv.reader(io.StringIO(sample), delimiter=separator) if row][:500]
+            rows = [len(row) for row in csv.reader(io.StringIO(sample, newline=None), delimiter=separator) if row][:500]
         except csv.Error:
             continue
         width, count = Counter(rows).most_common(1)[0]
         found = (round(count / len(rows), 1), width)
         if width > 1 and found > score:
             best, score = separator, found
-    if best != ",":
+    if score[1] == 1:
+        text = "one column only: no comma, tab, semicolon or vertical bar parts the lines; delimiter names another sign"
+        said.append(_say("delimiter", text))
+    elif best != ",":
         said.append(_say("delimiter", f"cells are parted by {SEPARATORS[best]}s"))
     return best
 
@@ -351,7 +356,7 @@ def _first_row(name: str, text: str, delimiter: str) -> list[str]:
     if len(delimiter) != 1:
         raise BadInput(f"delimiter is {delimiter!r}", accepted="one character, such as ',' or ';'")
     try:
-        header = next((row for row in csv.reader(io.StringIO(text), delimiter=delimiter) if row), None)
+        header = next((row for row in csv.reader(io.StringIO(text, newline=None), delimiter=delimiter) if row), None)
     except csv.Error as error:
         raise BadInput(f"the first line of '{name}' cannot be read ({error})", accepted="column names") from error
     if not header or not any(cell.strip() for cell in header):
@@ -382,7 +387,7 @@ def _check_ragged(name: str, ragged: list[pyarrow.csv.InvalidRow], good: int, wi
             f"{len(ragged):,} of {good + len(ragged):,} rows of '{name}' do not have the {width} cells of the header "
             f"({came})",
             accepted=f"at most {MOST_RAGGED:.0%} of such rows",
-            next="Check the delimiter, or that each column has a name in the first line",
+            next="Check the delimiter, and that the first line names each column and has no remarks above it",
         )
     first = ragged[0].text[:60]
     text = f"{len(ragged):,} rows skipped that do not have {width} cells ({came}), the first is '{first}'"

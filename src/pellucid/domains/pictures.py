@@ -225,10 +225,10 @@ class _Seen:
 def _read_folder(root: Path, size: tuple[int, int] | None, colour: Colour, limit: int | None) -> Pictures:
     files, linked = _files(root)
     said = [] if not linked else [_say("links", f"{_n(linked, 'symbolic link')} not followed", linked)]
-    named = [f for f in files if f.suffix.lower() in SUFFIXES or _is_picture(root / f)]
+    named = [f for f in files if f.lower().endswith(SUFFIXES) or _is_picture(root / f)]
     others = sorted(set(files) - set(named))
     if others:
-        kinds = Counter(f.suffix.lower() or f.name for f in others).most_common(4)
+        kinds = Counter(Path(f).suffix.lower() or Path(f).name for f in others).most_common(4)
         text = f"{_n(len(others), 'file')} ignored that are not PNG, JPEG or WebP: {_counts(kinds)}"
         said.append(_say("ignored", text, len(others)))
     if not named:
@@ -258,28 +258,32 @@ def _read_folder(root: Path, size: tuple[int, int] | None, colour: Colour, limit
     for i, one in enumerate(arrays):
         pixels[i] = one if one.ndim == 3 else one[..., None]
     said += _grey_notices(good, rgb) if colour == "auto" else []
-    names = tuple(f.as_posix() for f in pixels_of)
-    return Pictures(pixels=pixels, labels=labels, names=names, notices=tuple(said), source=root.resolve().name)
+    source = root.resolve().name
+    return Pictures(pixels=pixels, labels=labels, names=tuple(pixels_of), notices=tuple(said), source=source)
 
 
-def _files(root: Path) -> tuple[list[Path], int]:
+def _files(root: Path) -> tuple[list[str], int]:
     """Files under root relative to it, sorted, and how many links were left alone because they lead elsewhere."""
     inside, linked, found = root.resolve(), 0, []
     for folder, subfolders, names in os.walk(root, followlinks=False):
         linked += sum(os.path.islink(os.path.join(folder, s)) for s in subfolders)
         subfolders[:] = [s for s in subfolders if s != "__MACOSX"]
+        top = Path(folder).relative_to(root).as_posix()
         for name in names:
-            file = Path(folder, name)
-            if file.is_symlink() and not file.resolve().is_relative_to(inside):
+            file = os.path.join(folder, name)
+            if os.path.islink(file) and not Path(file).resolve().is_relative_to(inside):
                 linked += 1
-            elif file.is_file():
-                found.append(file.relative_to(root))
+            elif os.path.isfile(file):
+                found.append(name if top == "." else f"{top}/{name}")
     return sorted(found), linked
 
 
 def _is_picture(file: Path) -> bool:
-    with file.open("rb") as f:
-        head = f.read(12)
+    try:
+        with file.open("rb") as f:
+            head = f.read(12)
+    except OSError:  # not ours to read
+        return False
     return head.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")) or (head[:4] == b"RIFF" and head[8:] == b"WEBP")
 
 
@@ -374,10 +378,10 @@ def _choose_size(sizes: Counter[tuple[int, int]]) -> tuple[int, int]:
     return side, side
 
 
-def _check_unreadable(root: Path, failed: list[Path], total: int, said: list[Noticed]) -> None:
+def _check_unreadable(root: Path, failed: list[str], total: int, said: list[Noticed]) -> None:
     if not failed:
         return
-    first = ", ".join(f"'{f.as_posix()}'" for f in failed[:3]) + (", ..." if len(failed) > 3 else "")
+    first = ", ".join(f"'{f}'" for f in failed[:3]) + (", ..." if len(failed) > 3 else "")
     if len(failed) > MOST_UNREADABLE * total:
         raise BadInput(
             f"{len(failed):,} of {total:,} pictures in '{root.name}' cannot be read: {first}",
@@ -410,9 +414,9 @@ def _grey_notices(seen: list[_Seen], rgb: bool) -> list[Noticed]:
     return []
 
 
-def _folder_labels(files: list[Path], said: list[Noticed]) -> tuple[str, ...] | None:
+def _folder_labels(files: list[str], said: list[Noticed]) -> tuple[str, ...] | None:
     """The first subfolder of each picture, unless that tells nothing or not all have one."""
-    tops = [f.parts[0] if len(f.parts) > 1 else "" for f in files]
+    tops = [f.partition("/")[0] if "/" in f else "" for f in files]
     counts = Counter(tops)
     if set(counts) == {""}:
         return None
@@ -568,9 +572,12 @@ def _read_npy(path: Path) -> tuple[NDArray[np.generic], None, list[Noticed]]:
 def _header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[np.generic]]:
     """Shape and dtype of an .npy stream, without its contents."""
     with file:
-        version = np.lib.format.read_magic(file)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, dtype = read(file)
+        try:
+            version = np.lib.format.read_magic(file)
+            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape, _, dtype = read(file)
+        except Exception as error:  # a damaged header can fail in any way that Python's own parser can
+            raise ValueError("its header cannot be read") from error
     return shape, dtype
 
 
