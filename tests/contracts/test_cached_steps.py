@@ -25,16 +25,6 @@ def test_cached_steps_equal_the_full_pass(chunks: tuple[int, ...]) -> None:
         assert torch.allclose(logits, FULL[:, start + k], atol=1e-12)
 
 
-def test_a_step_leaves_the_cache_it_was_given() -> None:
-    """A beam or a tree asks twice from one cache."""
-    _, cache = ENGINE.step(ENGINE.begin(Condition(), B), TOKENS[:, :2])
-    first, _ = ENGINE.step(cache, TOKENS[:, 2:3])
-    other, _ = ENGINE.step(cache, TOKENS[:, 3:4])
-    again, _ = ENGINE.step(cache, TOKENS[:, 2:3])
-    assert torch.equal(first, again)
-    assert not torch.equal(first, other)
-
-
 def test_the_end_is_remembered_by_the_cache() -> None:
     tokens = TOKENS.clone()
     tokens[1, 2] = 0

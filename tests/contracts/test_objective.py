@@ -42,6 +42,7 @@ def test_a_student_learns_from_its_base_alone() -> None:
     assert [name for name, p in base.named_parameters() if not p.requires_grad] == ["embed.weight"]
     assert all(p.grad is None for p in base.parameters())
     fresh = base.sample(Rows(9, torch.arange(500)), Condition(), How(), Silent())
-    said, taught = (e.log_prob(Batch(fresh, torch.arange(500)), Rows(0, torch.arange(500))).value for e in (student, base))
+    batch, rows = Batch(fresh, torch.arange(500)), Rows(0, torch.arange(500))
+    said, taught = (engine.log_prob(batch, rows).value for engine in (student, base))
     assert (taught - said).mean().abs().item() < 0.05
     assert (taught - said).abs().mean().item() < 0.3

@@ -6,9 +6,10 @@ import dataclasses
 
 import pytest
 import torch
+from torch import nn
 
 from pellucid.core.batch import Condition, TensorExamples
-from pellucid.core.capabilities import How, Training
+from pellucid.core.capabilities import How, Objective, Training, Turn
 from pellucid.core.rows import Rows
 from pellucid.core.run import Run
 from pellucid.core.trace import Silent
@@ -49,13 +50,19 @@ def test_turns_are_taken_in_order_with_their_own_parameters_rate_and_penalty(ste
         assert torch.allclose(p, q, atol=1e-6), name
 
 
+class Free(Objective):
+    """The duel's own turns without their penalties."""
+
+    def turns(self, engine: nn.Module, base: nn.Module | None) -> tuple[Turn, ...]:
+        assert isinstance(engine, Duel)
+        return tuple(dataclasses.replace(turn, penalty=None) for turn in engine.turns())
+
+
 def test_the_penalty_is_felt() -> None:
     sizes = []
-    for penalty in (True, False):
+    for objective in (None, Free()):
         engine = Duel()
-        turns = engine.turns if penalty else lambda e=engine: [dataclasses.replace(t, penalty=None) for t in Duel.turns(e)]
-        engine.turns = turns  # type: ignore[method-assign, assignment]
-        train(engine, TensorExamples(X), settings=PLAIN, steps=20, seed=SEED, run=Run())
+        train(engine, TensorExamples(X), settings=PLAIN, steps=20, seed=SEED, run=Run(), objective=objective)
         sizes.append(engine.critic.weight.norm().item())
     assert sizes[0] < sizes[1]
 

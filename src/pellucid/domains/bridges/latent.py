@@ -14,7 +14,7 @@ import abc
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -49,6 +49,7 @@ class LatentBridge(Bridge):
 
     The bridge keeps a copy of the engine, in evaluation mode and with frozen weights, so that what is trained
     later changes neither. The engine is asked with no condition given: conditions belong to the model over there.
+    Names and tensors alone do not say how an engine is built, so a stored bridge comes back by `rebuild`.
 
     Args:
         engine: lists Encodes and Decodes. source: the space it was built for.
@@ -106,18 +107,6 @@ class LatentBridge(Bridge):
 
     def tensors(self) -> dict[str, Tensor]:
         return dict(self._engine.state_dict())
-
-    @classmethod
-    def from_plain(cls, plain: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> NoReturn:
-        """Refused: names and tensors alone do not say how the engine is built. `rebuild` takes the engine too.
-
-        The one method here that only raises, which our style advises against: the alternative was a bridge that
-        imports classes by names found in a file.
-        """
-        raise BadInput(
-            f"a latent bridge through {plain.get('engine')} without its engine",
-            accepted="rebuild(engine, plain, tensors), with a fresh engine of the same family and settings",
-        )
 
 
 def rebuild(engine: nn.Module, plain: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> LatentBridge:
