@@ -29,6 +29,10 @@ def one(
     return normal["a"], columns[0], {n.topic: n.text for n in notices}
 
 
+def arrow(values: list[object], type: pa.DataType) -> pd.arrays.ArrowExtensionArray:
+    return pd.arrays.ArrowExtensionArray(pa.array(values, type))
+
+
 # ------------------------------------------------------------------------------------------------------ kinds of text
 
 
@@ -318,19 +322,19 @@ def test_levels_are_in_order() -> None:
         ([1, "a", 2.5], "category", "text", "str"),
         ([1, 2, 2**70], "category", "text", "str"),
         (pd.interval_range(0, 3), "category", "text", "str"),
-        (["a\ud800", "b", "c"], "category", "text", "str"),
+        (pd.Series(["a\ud800", "b", "c"], dtype=object), "category", "text", "str"),
         (pd.array([1.5, None, 2.5], dtype="Float64"), "number", "number", "float64"),
         (np.array([0.1, 0.2, 0.3], np.float16), "number", "number", "float64"),
-        (pd.array([1, None, 3], dtype=pd.ArrowDtype(pa.int64())), "integer", "integer", "Int64"),
+        (arrow([1, None, 3], pa.int64()), "integer", "integer", "Int64"),
         (
-            pd.array([datetime.date(2020, 1, 1), datetime.date(2021, 1, 1), None], dtype=pd.ArrowDtype(pa.date32())),
+            arrow([datetime.date(2020, 1, 1), datetime.date(2021, 1, 1), None], pa.date32()),
             "date",
             "date",
             "datetime64[us]",
         ),
-        (pd.array(["a", None, "b"], dtype=pd.ArrowDtype(pa.string())), "category", "text", "str"),
-        (pd.array([True, None, False], dtype=pd.ArrowDtype(pa.bool_())), "boolean", "boolean", "boolean"),
-        (pd.array([1, 2, None], dtype=pd.ArrowDtype(pa.decimal128(10, 2))), "integer", "number", "Int64"),
+        (arrow(["a", None, "b"], pa.string()), "category", "text", "str"),
+        (arrow([True, None, False], pa.bool_()), "boolean", "boolean", "boolean"),
+        (arrow([1, 2, None], pa.decimal128(10, 2)), "integer", "number", "Int64"),
     ],
 )
 def test_typed_columns(values: object, kind: str, stored: str, dtype: str) -> None:

@@ -97,7 +97,7 @@ def test_a_class_target_may_be_a_code_but_not_a_measure(table: pd.DataFrame) -> 
 
 
 def test_the_report_reads_well(table: pd.DataFrame, pictures: Pictures) -> None:
-    text = describe_data(read_table(table, target="ill")).to_text()
+    text = describe_data(read_table(table, target="ill")).to_text(width=160)
     assert "100 rows of 8 columns" in text
     assert "No two rows are equal, not counting 'id'" in text
     assert "long tail of high values" in text

@@ -468,8 +468,8 @@ def test_damaged_array_files_are_refused(tmp_path: Path, refuses: Refuses) -> No
     with refuses("'c.npy' is not an .npy file"):
         read_pictures(tmp_path / "c.npy")
     np.save(tmp_path / "d.npy", np.zeros((3, 4, 4), np.uint8))
-    whole = (tmp_path / "d.npy").read_bytes()
-    (tmp_path / "d.npy").write_bytes(whole.replace(b"'fortran", b'"fortran'))
+    plain = (tmp_path / "d.npy").read_bytes()
+    (tmp_path / "d.npy").write_bytes(plain.replace(b"'fortran", b'"fortran'))
     with refuses("'d.npy' is not an .npy file, or is damaged"):
         read_pictures(tmp_path / "d.npy")
 

@@ -265,7 +265,7 @@ def _column_row(column: Column) -> tuple[report.Cell, ...]:
     if column.skew is not None and abs(column.skew) > LONG_TAIL:
         side = "high" if column.skew > 0 else "low"
         remarks.append(f"long tail of {side} values (skew {column.skew:.1f})")
-    if column.kind == "date" and column.format:
+    if column.kind == "date" and column.stored == "text":
         remarks.append(f"written {column.format}")
     return (column.name, column.kind, column.missing, column.distinct, low, high, step, "; ".join(remarks))
 
