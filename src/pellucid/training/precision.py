@@ -39,7 +39,8 @@ EVEN = 4e6
 class Arithmetic:
     """Everything beside the code and the seed that a run's bits depend on.
 
-    `matmul_error` is the measured error of the route in use, relative to the largest entry of a product.
+    `matmul_error` is what oneDNN's route was measured to err, relative to the largest entry of a product; 0 where it
+    was not thought of.
     """
 
     device: str
@@ -68,11 +69,12 @@ def settle(
     if run.precision not in ("float32", "bfloat16"):
         raise BadInput(f"precision is '{run.precision}'", accepted="float32, bfloat16")
     error = 0.0
-    if run.device == "cpu":
-        if route is None:
-            possible = run.precision == "float32" and torch.backends.mkldnn.is_available()
-            suits = possible and suits_onednn(engine, batch, rows, objective, base)
-            route = "onednn" if suits and route_error("onednn") <= LARGEST_ERROR else "default"
+    if run.device == "cpu" and route is None:
+        possible = run.precision == "float32" and torch.backends.mkldnn.is_available()
+        if possible and suits_onednn(engine, batch, rows, objective, base):
+            error = route_error("onednn")
+            route = "onednn" if error <= LARGEST_ERROR else None
+    elif route == "onednn":
         error = route_error(route)
     return Arithmetic(
         device=run.device,
