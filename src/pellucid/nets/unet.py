@@ -53,7 +53,7 @@ def sizes_for(height: int, width: int, *, channels: int | None = None, depth: in
         channels: channels at the finest level; each level below has twice as many. depth: blocks a level.
 
     >>> sizes_for(8, 8)
-    UNetSizes(stem=1, widths=(48, 96), depth=1)
+    UNetSizes(stem=1, widths=(32, 64), depth=1)
     >>> sizes_for(28, 28)
     UNetSizes(stem=2, widths=(48, 96), depth=2)
     >>> sizes_for(64, 64).stem
@@ -62,7 +62,7 @@ def sizes_for(height: int, width: int, *, channels: int | None = None, depth: in
     side = max(height, width)
     stem = 1 if side <= 16 else 2 if side <= 40 else 4
     levels = 1 if min(height, width) < 4 * stem else 2
-    first = channels or 48
+    first = channels or (32 if side <= 16 else 48)
     return UNetSizes(stem, tuple(first * 2**i for i in range(levels)), depth or (1 if side <= 16 else 2))
 
 
