@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -41,11 +42,11 @@ class Images(Domain[Pictures]):
         """A codec for pictures of this size and these classes."""
         if not len(items):
             raise BadInput("there are no pictures", accepted="at least one")
-        names = [label for label in items.labels or () if label] if self.labels else []
-        classes = tuple(c for c in items.classes() if c) if names else ()
+        labelled = [at for at, label in enumerate(items.labels or ()) if label] if self.labels else []
+        classes = items.take(labelled).classes() if labelled else ()
+        found = Counter(items.labels)
         height, width, channels = items.pixels.shape[1:]
-        counts = tuple(names.count(c) for c in classes)
-        return ImageCodec(channels, height, width, items.levels, classes, counts)
+        return ImageCodec(channels, height, width, items.levels, classes, tuple(found[c] for c in classes))
 
 
 @dataclass(frozen=True, kw_only=True)

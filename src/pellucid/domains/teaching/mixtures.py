@@ -8,7 +8,7 @@ denoiser are closed formulas, and whatever explains a model of such data can be 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -17,8 +17,7 @@ from torch import Tensor
 
 from pellucid.core.errors import BadInput
 from pellucid.core.rows import Rows
-from pellucid.domains.columns import infer
-from pellucid.domains.frames import TableData
+from pellucid.domains.frames import TableData, read_table
 
 __all__ = ["Mixture", "MixtureDraw", "MixtureTable", "mixture_table", "ring", "scattered"]
 
@@ -166,7 +165,7 @@ def scattered(components: int = 3, dimensions: int = 4, seed: int = 0, apart: fl
 class MixtureTable:
     """A table of points with their class, and the truth behind it.
 
-    data: columns x1 ... xd and "class". mixture: the distribution. draw: the points before they became a table.
+    data: columns x1 ... xd and the target "class". mixture: the distribution. draw: the points before they became a table.
     """
 
     data: TableData
@@ -187,7 +186,5 @@ def mixture_table(n: int = 2000, seed: int = 0, mixture: Mixture | None = None) 
     draw = mixture.sample(Rows(seed, torch.arange(n)).fork("mixture table"))
     columns = {f"x{k + 1}": draw.x[:, k].numpy() for k in range(mixture.dimensions)}
     columns["class"] = np.array([f"component {mixture.names[k]}" for k in draw.component.tolist()])
-    frame, found, notices = infer(pd.DataFrame(columns))
-    return MixtureTable(
-        data=TableData(frame=frame, columns=found, notices=notices, source="mixture"), mixture=mixture, draw=draw
-    )
+    data = replace(read_table(pd.DataFrame(columns), target="class"), source="mixture")
+    return MixtureTable(data=data, mixture=mixture, draw=draw)
