@@ -20,7 +20,7 @@ __all__ = ["Floats", "Scale"]
 
 Floats = NDArray[np.floating[Any]]
 
-ROWS_PER_KNOT = 16  # fewer rows between two knots and the map follows single rows
+ROWS_PER_KNOT = 50  # with fewer rows between two knots the map would follow single rows
 FEWEST_KNOTS = 8
 LOG_ROOT_TAU = 0.5 * float(np.log(2.0 * np.pi))
 # Where float32 changes its spacing; half of it is 2^(exponent - 24).
@@ -63,7 +63,7 @@ class Scale:
 
         Args:
             knots: at most so many; half of them lie evenly in the share of rows, half evenly in the score, which
-                follows the tails; one knot needs 16 rows.
+                follows the tails; one knot needs 50 rows.
             straight: this much of the distribution function is a straight line from the lowest to the highest
                 value. A little of it keeps wide gaps between values readable in float32.
         """

@@ -210,7 +210,8 @@ class TableCodec(Codec[TableData], Measures):
     def meets(self, items: TableData, where: Mapping[str, object]) -> NDArray[np.bool_]:
         fulfilled = np.ones(len(items), dtype=np.bool_)
         for name, word in where.items():
-            fulfilled &= fulfils(items.frame[name], self._column(name), word)
+            column = self._column(name)
+            fulfilled &= fulfils(self._series(items, name), column, word)
         return fulfilled
 
     def _column(self, name: str) -> Column:
