@@ -288,11 +288,14 @@ class _Pace:
     def __init__(self, began: float, deadline: float | None) -> None:
         self.budget = math.inf if deadline is None else deadline
         self.end = began + self.budget
-        self.ticks: deque[tuple[int, float]] = deque(maxlen=20)  # five seconds of ticks
+        self.window = min(5.0, self.WAIT * self.budget)  # seconds of ticks that the pace is read from
+        self.ticks: deque[tuple[int, float]] = deque()
         self._asked = time.monotonic()
 
     def tick(self, k: int, now: float) -> None:
         self.ticks.append((k, now))
+        while len(self.ticks) > 2 and self.ticks[1][1] <= now - self.window:
+            self.ticks.popleft()
 
     def seconds(self) -> float:
         """Seconds a step lately; NaN before there are any."""
