@@ -1,24 +1,20 @@
 """Pictures as they come: a folder, an array file or an idx pair becomes one uint8 array with its labels.
 
 Everything that is inferred, converted or left out is said in a notice; what cannot be read honestly is refused.
-Headers are read before contents, so that a small file that claims to be enormous is refused before it is inflated.
 """
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import os
 import re
 import warnings
-import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Literal, NamedTuple, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,24 +22,18 @@ from PIL import Image, ImageOps
 
 from pellucid.core.errors import BadInput, nearest
 from pellucid.core.run import Noticed
+from pellucid.domains.arrays import as_uint8, label_texts, read_npy, read_npz
+from pellucid.domains.idx import IDX, choose_idx, read_idx_pair
+from pellucid.domains.picture_file import LARGEST_SIDE, Colour, Mode, Pixels, Seen, decode, is_picture, sized
 
-__all__ = ["Colour", "Pictures", "Size", "pictures_from_array", "read_pictures", "spread"]
+__all__ = ["SUFFIXES", "Colour", "Pictures", "Size", "pictures_from_array", "read_pictures", "spread"]
 
-Colour = Literal["auto", "grey", "rgb"]
 Size = int | tuple[int, int] | None
-Pixels = NDArray[np.uint8]
 T = TypeVar("T")
 R = TypeVar("R")
 
-FORMATS = ("PNG", "JPEG", "WEBP")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
-LARGEST_PICTURE = 89_478_485  # pixels in one picture; where Pillow begins to suspect a decompression bomb
-LARGEST_ARRAY = 8 * 2**30  # bytes of one array once inflated
-LARGEST_SIDE = 64  # pictures are not larger unless a size is asked for: small models on a CPU
 MOST_UNREADABLE = 0.1
-IDX = re.compile(r"idx[13][-.]ubyte(\.gz)?$")
-LABELS = ("labels", "label", "y", "targets", "target", "classes")
-IMAGES = ("images", "train_images", "x_train", "x", "train_x", "image", "pixels", "data", "arr_0")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -148,7 +138,7 @@ def read_pictures(
     if not path.exists():
         raise BadInput(f"there is nothing at '{path.name}'", accepted="a folder, .npz, .npy or idx file")
     if path.suffix.lower() in (".npz", ".npy") and path.is_file():
-        raw, labels, said = _read_npz(path, target) if path.suffix.lower() == ".npz" else _read_npy(path)
+        raw, labels, said = read_npz(path, target) if path.suffix.lower() == ".npz" else read_npy(path)
         return _from_array(raw, labels, height_width, colour, limit, said, path.name)
     if target is not None:
         raise BadInput(
@@ -160,10 +150,10 @@ def read_pictures(
         idx = sorted(p.name for p in path.iterdir() if IDX.search(p.name) and p.is_file())
         if not idx:
             return _read_folder(path, height_width, colour, limit)
-        path, said = _choose_idx(path, idx)
+        path, said = choose_idx(path, idx)
     else:
         said = []
-    raw, labels = _read_idx_pair(path, said)
+    raw, labels = read_idx_pair(path, said)
     return _from_array(raw, labels, height_width, colour, limit, said, path.name)
 
 
@@ -177,7 +167,7 @@ def pictures_from_array(
     source: str = "array",
 ) -> Pictures:
     """Pictures from an array (N, H, W) or (N, H, W, C): uint8, or floats from 0 to 1 or from 0 to 255."""
-    texts = None if labels is None else _label_texts(np.asarray(labels), "labels", len(array))
+    texts = None if labels is None else label_texts(np.asarray(labels), "labels", len(array))
     return _from_array(np.asarray(array), texts, _checked_size(size), colour, limit, [], source)
 
 
@@ -204,28 +194,10 @@ def _checked_size(size: Size) -> tuple[int, int] | None:
 # ---------------------------------------------------------------------------------------------------- folders
 
 
-class _Mode(NamedTuple):
-    """How to hand over one decoded picture."""
-
-    colour: Colour
-    fit: tuple[int, int] | None = None  # (height, width); None leaves the size alone
-    small_only: bool = False  # decode only what needs no shrinking, so that a folder of small files is read once
-
-
-@dataclass(kw_only=True)
-class _Seen:
-    """One file of a folder: its size as it would be shown, what was done to it, and its pixels once decoded."""
-
-    size: tuple[int, int] = (0, 0)
-    done: list[str] = field(default_factory=list)
-    pixels: Pixels | None = None  # (h, w) when grey, (h, w, 3) otherwise
-    failed: bool = False
-
-
 def _read_folder(root: Path, size: tuple[int, int] | None, colour: Colour, limit: int | None) -> Pictures:
     files, linked = _files(root)
     said = [] if not linked else [_say("links", f"{_n(linked, 'symbolic link')} not followed", linked)]
-    named = [f for f in files if f.lower().endswith(SUFFIXES) or _is_picture(root / f)]
+    named = [f for f in files if f.lower().endswith(SUFFIXES) or is_picture(root / f)]
     others = sorted(set(files) - set(named))
     if others:
         kinds = Counter(Path(f).suffix.lower() or Path(f).name for f in others).most_common(4)
@@ -242,11 +214,11 @@ def _read_folder(root: Path, size: tuple[int, int] | None, colour: Colour, limit
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         warnings.simplefilter("ignore", UserWarning)  # about metadata that plays no part here
-        seen = _each(lambda f: _decode(root / f, _Mode(colour, size, small_only=size is None)), chosen)
+        seen = _each(lambda f: decode(root / f, Mode(colour, size, small_only=size is None)), chosen)
         sizes = Counter(s.size for s in seen if not s.failed)
         shape = size or (_choose_size(sizes) if sizes else (1, 1))
         pairs = list(zip(chosen, seen, strict=True))
-        seen = _each(lambda pair: _sized(root / pair[0], pair[1], _Mode(colour, shape)), pairs)
+        seen = _each(lambda pair: sized(root / pair[0], pair[1], Mode(colour, shape)), pairs)
     pixels_of = {file: s.pixels for file, s in zip(chosen, seen, strict=True) if s.pixels is not None}
     _check_unreadable(root, [f for f in chosen if f not in pixels_of], len(chosen), said)
     good = [s for s in seen if s.pixels is not None]
@@ -278,96 +250,6 @@ def _files(root: Path) -> tuple[list[str], int]:
     return sorted(found), linked
 
 
-def _is_picture(file: Path) -> bool:
-    try:
-        with file.open("rb") as f:
-            head = f.read(12)
-    except OSError:  # not ours to read
-        return False
-    return head.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")) or (head[:4] == b"RIFF" and head[8:] == b"WEBP")
-
-
-def _decode(file: Path, mode: _Mode) -> _Seen:
-    try:
-        with Image.open(file, formats=FORMATS) as image:
-            seen = _Seen(size=_shown_size(image))
-            large = max(seen.size) > LARGEST_SIDE
-            if mode.small_only and large:
-                return seen
-            if mode.fit is not None and large:  # JPEG can be decoded at half size, a quarter, an eighth
-                image.draft(None, (2 * max(mode.fit), 2 * max(mode.fit)))
-            plain = _plain(image, seen.done)
-            if mode.fit is not None and plain.size != mode.fit[::-1]:
-                plain = ImageOps.fit(plain, mode.fit[::-1], Image.Resampling.LANCZOS)
-            seen.pixels = _grey_if_grey(np.asarray(plain), mode.colour, seen.done)
-            return seen
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise BadInput(
-            f"the picture '{file.name}' claims to hold more than {LARGEST_PICTURE:,} pixels",
-            why="A picture of that size is either broken or made to exhaust memory",
-            next="Make it smaller or take it out of the folder",
-        ) from error
-    except Exception:  # Pillow's decoders raise many kinds of error on damaged bytes
-        return _Seen(failed=True)
-
-
-def _sized(file: Path, seen: _Seen, mode: _Mode) -> _Seen:
-    """The picture at its final size; one that was decoded already is only resized."""
-    if seen.failed:
-        return seen
-    if seen.pixels is None:
-        return _decode(file, mode)
-    assert mode.fit is not None
-    if seen.pixels.shape[:2] != mode.fit:
-        fitted = ImageOps.fit(Image.fromarray(seen.pixels), mode.fit[::-1], Image.Resampling.LANCZOS)
-        seen.pixels = np.asarray(fitted)
-    return seen
-
-
-def _shown_size(image: Image.Image) -> tuple[int, int]:
-    """(height, width) once the orientation noted by the camera is applied."""
-    return (image.width, image.height) if _orientation(image) >= 5 else (image.height, image.width)
-
-
-def _orientation(image: Image.Image) -> int:
-    """1 upright; 2 to 8 mirrored or turned, from 5 on with the sides exchanged. Damaged metadata counts as upright."""
-    try:
-        found = image.getexif().get(0x0112, 1) if "exif" in image.info else 1
-    except Exception:  # a picture is not refused for its metadata
-        return 1
-    return found if found in range(2, 9) else 1
-
-
-def _plain(image: Image.Image, done: list[str]) -> Image.Image:
-    """The picture upright, in mode L or RGB; `done` learns what had to be changed."""
-    if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
-        done.append("animated, first frame taken")
-    if _orientation(image) > 1:
-        image = ImageOps.exif_transpose(image)
-        done.append("turned upright as the camera noted")
-    if image.mode.startswith(("I", "F")):
-        done.append("16-bit, divided by 257")
-        return Image.fromarray((np.asarray(image, np.float64) / 257).round().clip(0, 255).astype(np.uint8))
-    if image.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        done.append("transparent, laid on white")
-        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-    if image.mode in ("L", "RGB"):
-        return image
-    done.append({"1": "black and white", "P": "palette"}.get(image.mode, image.mode) + " converted")
-    return image.convert("L" if image.mode == "1" else "RGB")
-
-
-def _grey_if_grey(pixels: Pixels, colour: Colour, done: list[str]) -> Pixels:
-    """(h, w) when the picture is grey or shall be, else (h, w, 3)."""
-    if pixels.ndim == 2:
-        return pixels
-    if np.array_equal(pixels[..., 0], pixels[..., 1]) and np.array_equal(pixels[..., 0], pixels[..., 2]):
-        done.append("stored as RGB")
-        return pixels[..., 0]
-    return np.asarray(Image.fromarray(pixels).convert("L")) if colour == "grey" else pixels
-
-
 def _choose_size(sizes: Counter[tuple[int, int]]) -> tuple[int, int]:
     """The one size there is, the most common small and nearly square one, or a square no larger than 64."""
     most = sizes.most_common(1)[0][0]
@@ -392,7 +274,7 @@ def _check_unreadable(root: Path, failed: list[str], total: int, said: list[Noti
     said.append(_say("skipped", f"{_n(len(failed), 'unreadable picture')} skipped: {first}", len(failed)))
 
 
-def _folder_notices(seen: list[_Seen], shape: tuple[int, int]) -> list[Noticed]:
+def _folder_notices(seen: list[Seen], shape: tuple[int, int]) -> list[Noticed]:
     said = []
     done = Counter(what for s in seen for what in s.done if what != "stored as RGB")
     if done:
@@ -403,7 +285,7 @@ def _folder_notices(seen: list[_Seen], shape: tuple[int, int]) -> list[Noticed]:
     return said
 
 
-def _grey_notices(seen: list[_Seen], rgb: bool) -> list[Noticed]:
+def _grey_notices(seen: list[Seen], rgb: bool) -> list[Noticed]:
     grey = sum(s.pixels is not None and s.pixels.ndim == 2 for s in seen)
     stored = sum("stored as RGB" in s.done for s in seen)
     if rgb and grey:
@@ -463,7 +345,7 @@ def _from_array(
     if len(at) < len(raw):
         said.append(_say("limit", f"{len(at):,} of {len(raw):,} pictures read, evenly spread", len(at)))
         raw, labels = raw[at], None if labels is None else tuple(labels[i] for i in at)
-    pixels = _as_uint8(raw, source, said)
+    pixels = as_uint8(raw, source, said)
     if pixels.shape[3] == 4:
         alpha = pixels[..., 3:].astype(np.uint16)
         pixels = ((pixels[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
@@ -488,188 +370,6 @@ def _refit(one: Pixels, shape: tuple[int, int], to_grey: bool) -> Pixels:
     image = image.convert("L") if to_grey else image
     fitted = np.asarray(ImageOps.fit(image, shape[::-1], Image.Resampling.LANCZOS))
     return fitted if fitted.ndim == 3 else fitted[..., None]
-
-
-def _as_uint8(raw: NDArray[np.generic], source: str, said: list[Noticed]) -> Pixels:
-    if raw.dtype == np.uint8:
-        return raw.view(np.uint8)
-    accepted = "uint8, or floats from 0 to 1 or from 0 to 255"
-    if raw.dtype.kind != "f":
-        raise BadInput(
-            f"the array of '{source}' is {raw.dtype}",
-            accepted=accepted,
-            why="Other types do not say which value is white",
-            next="Scale it to 0..255 and save it with .astype('uint8')",
-        )
-    low, high = float(raw.min()), float(raw.max())
-    if not (low >= 0 and high <= 255):  # also false for NaN
-        raise BadInput(
-            f"the array of '{source}' is {raw.dtype} with values from {low:g} to {high:g}",
-            accepted=accepted,
-            next="Values from -1 to 1 become (x + 1) / 2",
-        )
-    unit = high <= 1
-    said.append(
-        _say("converted", f"{raw.dtype} values from 0 to {'1' if unit else '255'} rounded to 256 levels", len(raw))
-    )
-    scaled = raw.astype(np.float32) * (255 if unit else 1)
-    return scaled.round().astype(np.uint8)
-
-
-def _read_npz(path: Path, target: str | None) -> tuple[NDArray[np.generic], tuple[str, ...] | None, list[Noticed]]:
-    damaged = BadInput(f"'{path.name}' is not an .npz file, or is damaged", accepted="what numpy.savez writes")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            headers = {i.filename.removesuffix(".npy"): _header(archive.open(i)) for i in archive.infolist()}
-    except (zipfile.BadZipFile, zlib.error, OSError, ValueError, EOFError, NotImplementedError, RuntimeError) as error:
-        raise damaged from error
-    images = [n for n, (shape, dtype) in headers.items() if len(shape) in (3, 4) and dtype.kind in "uifb"]
-    known = {n.lower(): n for n in images}
-    name = next((known[n] for n in IMAGES if n in known), images[0] if len(images) == 1 else None)
-    listing = ", ".join(f"{n} {dtype} {shape}" for n, (shape, dtype) in headers.items())
-    if name is None:
-        raise BadInput(
-            f"'{path.name}' holds {listing or 'no arrays'}",
-            accepted="pictures in an array named images, x, x_train or train_images: (N, H, W) or (N, H, W, C)",
-        )
-    if target is not None and target not in headers:
-        raise BadInput(f"'{path.name}' has no array '{target}'", accepted=listing, next=nearest(target, headers))
-    swaps = (name.replace("images", "labels"), name.replace("x", "y"), name.replace("X", "y"), *LABELS)
-    label = target or next((s for s in swaps if s != name and s in headers), None)
-    for wanted in filter(None, (name, label)):
-        shape, dtype = headers[wanted]
-        if dtype.hasobject:
-            raise _pickled(path, wanted)
-        _check_bytes(path, int(np.prod(shape, dtype=object)) * dtype.itemsize)
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            raw, found = archive[name], archive[label] if label else None
-    except (zipfile.BadZipFile, zlib.error, OSError, ValueError, EOFError) as error:
-        raise damaged from error
-    count = f"{len(raw):,} pictures from the array '{name}'"
-    said = [_say("array", count + (f", labels from '{label}'" if label else ", no labels"), len(raw))]
-    unused = [n for n in images if n != name]
-    if unused:
-        said.append(_say("ignored", f"not read: {', '.join(unused)}", len(unused)))
-    return raw, None if found is None else _label_texts(found, label or "", len(raw)), said
-
-
-def _read_npy(path: Path) -> tuple[NDArray[np.generic], None, list[Noticed]]:
-    try:
-        with path.open("rb") as file:
-            shape, dtype = _header(file)
-        if dtype.hasobject:
-            raise _pickled(path, path.stem)
-        _check_bytes(path, int(np.prod(shape, dtype=object)) * dtype.itemsize)
-        return np.load(path, allow_pickle=False), None, []
-    except (OSError, ValueError, EOFError) as error:
-        if isinstance(error, BadInput):
-            raise
-        came = f"'{path.name}' is not an .npy file, or is damaged"
-        raise BadInput(came, accepted="what numpy.save writes") from error
-
-
-def _header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[np.generic]]:
-    """Shape and dtype of an .npy stream, without its contents."""
-    with file:
-        try:
-            version = np.lib.format.read_magic(file)
-            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            shape, _, dtype = read(file)
-        except Exception as error:  # a damaged header can fail in any way that Python's own parser can
-            raise ValueError("its header cannot be read") from error
-    return shape, dtype
-
-
-def _pickled(path: Path, name: str) -> BadInput:
-    return BadInput(
-        f"the array '{name}' of '{path.name}' holds Python objects",
-        accepted="arrays of numbers or text",
-        why="Objects are stored as pickle, which can run code when it is read",
-    )
-
-
-def _check_bytes(path: Path, size: int) -> None:
-    if size > LARGEST_ARRAY:
-        raise BadInput(
-            f"'{path.name}' claims to hold {size / 2**30:.1f} GB once unpacked",
-            accepted=f"at most {LARGEST_ARRAY / 2**30:.0f} GB",
-            why="It would not fit into memory, or is made to exhaust it",
-        )
-
-
-def _label_texts(values: NDArray[np.generic], name: str, count: int) -> tuple[str, ...]:
-    values = values[:, 0] if values.ndim == 2 and values.shape[1] == 1 else values
-    if values.shape != (count,):
-        raise BadInput(
-            f"the labels '{name}' have shape {values.shape} for {count:,} pictures",
-            accepted=f"one label each: ({count},)",
-            next="Rows of zeros and one 1 become labels with array.argmax(1)" if values.ndim == 2 else "",
-        )
-    if values.dtype.kind == "f" and (values == np.round(values.astype(np.float64))).all():
-        values = values.astype(np.int64)
-    if values.dtype.kind == "S":
-        return tuple(v.decode("utf-8", "replace") for v in values.tolist())
-    return tuple(str(v) for v in values.tolist())
-
-
-# -------------------------------------------------------------------------------------------------------- idx
-
-
-def _choose_idx(folder: Path, names: list[str]) -> tuple[Path, list[Noticed]]:
-    images = [n for n in names if "idx3" in n]
-    train = [n for n in images if n.startswith("train")]
-    chosen = train or images
-    if len({n.removesuffix(".gz") for n in chosen}) != 1:
-        raise BadInput(
-            f"the folder '{folder.name}' holds {', '.join(names)}",
-            accepted="one file of images, or one whose name begins with train",
-            next="Name the file of images itself",
-        )
-    text = f"read from '{chosen[0]}', of {len(names)} idx files in the folder"
-    return folder / chosen[0], [_say("idx", text, len(names))]
-
-
-def _read_idx_pair(path: Path, said: list[Noticed]) -> tuple[NDArray[np.uint8], tuple[str, ...] | None]:
-    pixels = _read_idx(path, 3)
-    plain = path.name.removesuffix(".gz").replace("images", "labels").replace("idx3", "idx1")
-    beside = next((p for p in (path.with_name(plain), path.with_name(plain + ".gz")) if p.is_file()), None)
-    if beside is None or beside.name == path.name:
-        said.append(_say("labels", f"no labels: there is no '{plain}' or '{plain}.gz' beside it", 0))
-        return pixels, None
-    said.append(_say("labels", f"labels from '{beside.name}'", len(pixels)))
-    return pixels, _label_texts(_read_idx(beside, 1), beside.name, len(pixels))
-
-
-def _read_idx(path: Path, dims: int) -> NDArray[np.uint8]:
-    """Unsigned bytes of an idx file: 0, 0, type 8, number of dimensions, then each size as 4 bytes, big end first."""
-    try:
-        with path.open("rb") as file:
-            zipped = file.read(2) == b"\x1f\x8b"
-            file.seek(0)
-            stream: IO[bytes] = gzip.GzipFile(fileobj=file) if zipped else file  # type: ignore[assignment]
-            magic = stream.read(4)
-            if len(magic) < 4 or magic[:3] != b"\0\0\x08" or magic[3] != dims:
-                raise BadInput(
-                    f"'{path.name}' begins with the bytes {magic.hex(' ') or '(none)'}",
-                    accepted=f"an idx file of {'images' if dims == 3 else 'labels'}: 00 00 08 0{dims}",
-                    next="This is a file of labels: name the images" if dims == 3 and magic == b"\0\0\x08\1" else "",
-                )
-            sizes = stream.read(4 * dims)
-            if len(sizes) < 4 * dims:
-                raise EOFError("its header has no end")
-            shape = tuple(int(size) for size in np.frombuffer(sizes, ">u4"))
-            size = int(np.prod(shape, dtype=object))
-            _check_bytes(path, size)
-            content = stream.read(size + 1)
-    except (EOFError, zlib.error, OSError) as error:
-        raise BadInput(
-            f"'{path.name}' is cut short or damaged ({error})", accepted="a whole idx file", next="Copy it again"
-        ) from error
-    if len(content) != size:
-        came = "more" if len(content) > size else f"{len(content):,}"
-        raise BadInput(f"'{path.name}' holds {came} bytes, its header says {shape}", accepted=f"{size:,} bytes")
-    return np.frombuffer(content, np.uint8).reshape(shape)
 
 
 # ---------------------------------------------------------------------------------------------------- wording

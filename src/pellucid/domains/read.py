@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from pellucid.core.errors import BadInput, nearest
 from pellucid.core.run import Noticed
 from pellucid.domains.frames import ArrowStream, TableData, TableSource, read_table
-from pellucid.domains.pictures import IDX, SUFFIXES, Colour, Pictures, Size, pictures_from_array, read_pictures
+from pellucid.domains.idx import IDX
+from pellucid.domains.pictures import SUFFIXES, Colour, Pictures, Size, pictures_from_array, read_pictures
 
 __all__ = ["DataSource", "ReadKind", "read", "require_items"]
 
