@@ -14,7 +14,8 @@ import pytest
 from pellucid.core.errors import BadInput
 from pellucid.core.run import Noticed
 from pellucid.core.settings import from_plain, to_plain
-from pellucid.domains.columns import Column, as_given, as_written, infer
+from pellucid.domains.columns import Column, infer
+from pellucid.domains.given import as_given, as_written
 
 
 def text(*values: str) -> pd.DataFrame:

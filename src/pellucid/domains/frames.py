@@ -28,7 +28,8 @@ from numpy.typing import NDArray
 
 from pellucid.core.errors import BadInput, nearest
 from pellucid.core.run import Noticed
-from pellucid.domains.columns import NUMBER, Column, as_given, as_written, infer
+from pellucid.domains.columns import NUMBER, Column, infer
+from pellucid.domains.given import as_given, as_written
 from pellucid.domains.pictures import spread
 
 __all__ = ["ArrowStream", "TableData", "TableSource", "read_table"]
