@@ -6,6 +6,7 @@ Each class carries the exit code that the command line returns for it; the list 
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Iterable
 from typing import ClassVar
 
@@ -18,6 +19,7 @@ __all__ = [
     "PellucidError",
     "Stopped",
     "nearest",
+    "shown",
 ]
 
 
@@ -37,6 +39,7 @@ class PellucidError(Exception):
     exit_code: ClassVar[int] = 1
 
     def __init__(self, came: str, *, accepted: str = "", why: str = "", next: str = "") -> None:
+        came, accepted, why, next = (_visible(part) for part in (came, accepted, why, next))
         self.came, self.accepted, self.why, self.next = came, accepted, why, next
         parts = (came, f"Accepted: {accepted}" if accepted else "", why, next)
         super().__init__(" ".join(_sentence(part) for part in parts if part))
@@ -45,6 +48,29 @@ class PellucidError(Exception):
 def _sentence(text: str) -> str:
     text = text.strip()
     return text if text.endswith((".", "?", "!", ":")) else text + "."
+
+
+def _visible(text: str) -> str:
+    r"""Text in which what steers a terminal, hides or cannot be written is spelled out: names may be a stranger's.
+
+    >>> _visible("a\x1b[2Jb\udcff")
+    'a\\x1b[2Jb\\udcff'
+    """
+    kept = "\n\t\u200c\u200d"  # the two joiners belong to the spelling of some languages
+    odd = {c for c in text if c not in kept and unicodedata.category(c) in ("Cc", "Cf", "Cs", "Co", "Cn")}
+    for c in odd:
+        text = text.replace(c, c.encode("unicode_escape").decode("ascii"))
+    return text
+
+
+def shown(value: object, most: int = 80) -> str:
+    """A value as an error shows it: its `repr`, cut where it would go on for longer than anybody reads.
+
+    >>> shown("x" * 100, most=10)
+    "'xxxxxxxxx..."
+    """
+    text = repr(value)
+    return text if len(text) <= most else text[:most] + "..."
 
 
 class BadInput(PellucidError, ValueError):

@@ -1,14 +1,15 @@
-"""Frozen settings to plain JSON values and back, in one place; an unknown key is an error with the nearest right name."""
+"""Frozen settings to plain JSON values and back, in one place; an unknown key is an error with the nearest name."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 import typing
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from pellucid.core.errors import BadInput, nearest
+from pellucid.core.errors import BadInput, nearest, shown
 
 __all__ = ["from_plain", "from_words", "to_plain"]
 
@@ -41,17 +42,22 @@ def from_plain(cls: type[S], values: Mapping[str, Any]) -> S:
     """Settings of class `cls` from JSON values, each checked against the field's declared type.
 
     Raises:
-        BadInput: an unknown key (with the nearest right one) or a value of the wrong type.
+        BadInput: an unknown key (with the nearest right one), a value of the wrong type, or a needed one missing.
     """
+    if not isinstance(values, Mapping):
+        raise BadInput(f"{cls.__name__} is {shown(values)}", accepted="an object of named settings")
     hints = typing.get_type_hints(cls)
     known = {f.name: f for f in dataclasses.fields(cls) if f.init}  # type: ignore[arg-type]
     for key in values:
         if key not in known:
             raise BadInput(
-                f"setting '{key}' is not one of {cls.__name__}",
+                f"{shown(key)} is no setting of {cls.__name__}",
                 accepted=", ".join(known) or "no settings",
-                next=nearest(key, known),
+                next=nearest(str(key), known),
             )
+    needed = [n for n, f in known.items() if f.default is f.default_factory is dataclasses.MISSING and n not in values]
+    if needed:
+        raise BadInput(f"{cls.__name__} lacks {', '.join(needed)}", accepted="a value for each")
     return cls(**{key: _typed(cls.__name__, key, hints[key], value) for key, value in values.items()})
 
 
@@ -103,7 +109,7 @@ def _typed(owner: str, key: str, hint: Any, value: Any) -> Any:
             return value
         if option is int and isinstance(value, int) and not isinstance(value, bool):
             return value
-        if option is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        if option is float and isinstance(value, (int, float)) and not isinstance(value, bool) and _is_finite(value):
             return float(value)
         if option is str and isinstance(value, str):
             return value
@@ -122,5 +128,40 @@ def _typed(owner: str, key: str, hint: Any, value: Any) -> Any:
         if isinstance(option, type) and dataclasses.is_dataclass(option) and isinstance(value, option):
             return value
     choices = [str(c) for o in _options(hint) if typing.get_origin(o) is typing.Literal for c in typing.get_args(o)]
-    wanted = ", ".join(choices) if choices else getattr(hint, "__name__", str(hint))
-    raise BadInput(f"{owner}.{key} is {value!r}", accepted=wanted, next=nearest(str(value), choices))
+    raise BadInput(f"{owner}.{key} is {shown(value)}", accepted=_wanted(hint), next=nearest(str(value)[:80], choices))
+
+
+def _wanted(hint: Any) -> str:
+    """A type as people say it.
+
+    >>> _wanted(int | None), _wanted(tuple[float, ...]), _wanted(typing.Literal["adam", "sgd"])
+    ('a whole number or nothing', 'a list, each a finite number', 'adam, sgd')
+    """
+    words: dict[Any, str] = {
+        int: "a whole number",
+        float: "a finite number",
+        str: "text",
+        bool: "true or false",
+        type(None): "nothing",
+    }
+    said = []
+    for option in _options(hint):
+        origin = typing.get_origin(option)
+        if origin is typing.Literal:
+            said.append(", ".join(map(str, typing.get_args(option))))
+        elif origin is tuple:
+            inner = [_wanted(o) for o in typing.get_args(option) if o is not Ellipsis]
+            said.append(f"a list, each {inner[0]}" if len(set(inner)) == 1 else f"a list of {', '.join(inner)}")
+        elif origin is not None or (isinstance(option, type) and dataclasses.is_dataclass(option)):
+            said.append("an object of named values")
+        else:
+            said.append(words.get(option, getattr(option, "__name__", str(option))))
+    return " or ".join(dict.fromkeys(said))
+
+
+def _is_finite(number: float) -> bool:
+    """False for infinities, NaN, and whole numbers beyond every float: none of them can be kept as JSON."""
+    try:
+        return math.isfinite(number)
+    except OverflowError:
+        return False
