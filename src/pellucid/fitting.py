@@ -2,36 +2,52 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pellucid.catalog import BRIDGES, bridge_class, domain_class, family_class
-from pellucid.core.batch import Examples
+from pellucid.catalog import BRIDGES, bridge_class, domain_class, families, family_class
+from pellucid.core.batch import Examples, TensorExamples
 from pellucid.core.bundle import Bundle, open_bundle
 from pellucid.core.capabilities import Counts, Decodes, Encodes, Family, Objective, Training
 from pellucid.core.codec import Bridge, Chain, Codec, Identity
-from pellucid.core.errors import BadInput, MissingCapability
+from pellucid.core.errors import BadBundle, BadInput, MissingCapability, shown
 from pellucid.core.run import Run
 from pellucid.core.settings import from_plain, to_plain
-from pellucid.core.space import space_to_plain
+from pellucid.core.space import Space, space_to_plain
 from pellucid.domains.bridges.latent import LatentBridge
 from pellucid.domains.frames import TableData
 from pellucid.domains.pictures import Pictures
 from pellucid.domains.read import read, require_items
-from pellucid.model import Data, Fitted, build, check_free, claim, finish, from_bundle, load, versions, write_setup
+from pellucid.model import (
+    LEFTOVERS,
+    Data,
+    Fitted,
+    build,
+    check_free,
+    claimed,
+    finish,
+    from_bundle,
+    load,
+    pour,
+    tidy,
+    versions,
+    write_setup,
+)
 from pellucid.training.checkpoint import Checkpoints
 from pellucid.training.loop import count, train
 from pellucid.training.plan import plan
 from pellucid.training.threads import choose_threads, threads
 
-__all__ = ["data_of", "fit", "resume", "split"]
+__all__ = ["bridge_for", "data_of", "fit", "resume", "split"]
 
 LARGEST_HELD_OUT = 5000  # rows kept aside while fitting: enough for a watch, few enough to spare
 
@@ -43,7 +59,7 @@ def split(n: int, held_out: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     >>> len(train), len(held), sorted([*train, *held]) == list(range(10))
     (8, 2, True)
     """
-    order = np.random.default_rng([seed, n]).permutation(n)
+    order = np.random.default_rng([seed, n] if seed >= 0 else [-seed, n, 1]).permutation(n)
     k = round(n * held_out)
     return np.sort(order[k:]), np.sort(order[:k])
 
@@ -79,8 +95,10 @@ def fit(
         family: a name from `families()`, or a Family object. settings: changes to the named family's settings.
         minutes | steps: the budget; the family's own number of steps when neither is given.
         out: run folder for checkpoints, events and the finished bundle; None keeps all in memory.
+        force: replace a run that is there.
         through: a fitted model that encodes and decodes: the new one is trained in its latent space.
-        base: a fitted model of the same family and space to continue from. objective: replaces the engine's own.
+        base: a fitted model of the same family to continue from, on data of the same columns or picture size.
+        objective: turns that replace the engine's own. training: how to train, instead of the family's own way.
         target, kind, kinds, size: as in `read`.
         held_out: share of the items (at most 5,000) that training does not see.
         precision: "float32", or "bfloat16" for faster matrix work. device: "auto", "cpu" or "cuda".
@@ -88,32 +106,43 @@ def fit(
 
     Raises BadInput before anything is written when something does not fit.
     """
-    _check_budget(minutes, steps, held_out, precision)
+    _check_budget(minutes, steps, seed, held_out, precision, checkpoint_every)
     run = run or Run()
     run.device, run.precision = _device(device), precision
-    chosen = from_plain(family_class(family), dict(settings or {})) if isinstance(family, str) else family
+    chosen = _family(family, settings, base, through)
     out = Path(out) if out is not None else None
     if out is not None:
         check_free(out, force)
-    if not isinstance(data, (Pictures, TableData)):
-        source = {
-            "path": str(Path(data).resolve()) if isinstance(data, (str, Path)) and str(data) != "digits" else data
-        }
-        source |= {"kind": kind, "target": target, "kinds": dict(kinds or {}), "size": size}
-        data = read(data, kind=kind, target=target, kinds=kinds, size=size)  # type: ignore[arg-type]
-        source = source if isinstance(source["path"], str) else {}
+    if isinstance(data, (Pictures, TableData)):
+        if given := [k for k, v in {"target": target, "kinds": kinds, "size": size}.items() if v is not None]:
+            raise BadInput(f"{', '.join(given)} came with data that was read already", next="Give it to read.")
+        source = None
     else:
-        source = {}
+        path = data if data == "digits" and kind != "table" else Path(data).resolve() if _is_path(data) else None
+        source = {"path": str(path), "kind": kind, "target": target, "kinds": dict(kinds or {}), "size": size}
+        source = source if path is not None else None
+        data = read(data, kind=kind, target=target, kinds=kinds, size=size)  # type: ignore[arg-type]
     for notice in data.notices:
         run.emit(notice)
     require_items(data)
     share = min(held_out, LARGEST_HELD_OUT / len(data))
     kept, aside = split(len(data), share, seed)
-    codec = base.codec if base is not None else domain_class(_kind(data))().learn(data)
-    x = codec.encode(data)
-    bridge = base.bridge if base is not None else _bridge(chosen, codec, x[torch.from_numpy(kept)], through)
+    if not len(kept):
+        raise BadInput(f"held_out is {held_out}, which leaves none of {len(data)} items to learn from")
+    older = base or through  # its columns or classes, in its order, are those that its weights know
+    codec = older.codec if older is not None else domain_class(_kind(data))().learn(data)
+    if codec.kind != _kind(data):
+        raise BadInput(f"the data is of kind {_kind(data)}", accepted=f"{codec.kind}, as the model to go on from")
+    examples = TensorExamples(codec.encode(data), codec.known(data))
+    learning, held = _part(examples, kept), _part(examples, aside)
+    if base is not None:
+        bridge = base.bridge
+    elif through is not None:
+        bridge = _latent(chosen, codec, through)
+    else:
+        bridge = bridge_for(chosen, codec.space, codec.conditions, learning.x)
     settled = training or chosen.training(bridge.target, len(kept))
-    model = Fitted(chosen, nn.Module(), codec, bridge, data=data, folder=out)
+    model = Fitted(chosen, nn.Module(), codec, bridge, data=data, folder=out, source=source)
     model.recipe = {
         "family": chosen.name,
         "settings": to_plain(chosen),
@@ -127,28 +156,36 @@ def fit(
         "conditions": {k: space_to_plain(s) for k, s in codec.conditions.items()},
         "data": {"kind": codec.kind, "items": len(data), "fingerprint": data.fingerprint(), "source": data.source},
         "minutes": minutes,
-        "base": None if base is None else base.recipe.get("weights"),
+        "base": None if base is None else {"family": base.name, "weights": _hash(base.engine)},
         "objective": None if objective is None else type(objective).__name__,
-        "through": None
-        if through is None
-        else {k: through.recipe[k] for k in ("family", "settings", "space", "conditions")},
+        "through": base.recipe.get("through") if base is not None else _as_through(through),
     }
     model.engine = build(model, base.engine if base is not None else None).to(run.device)
+    reference = base.engine if base is not None and objective is not None else None
     with threads(model.recipe["threads"]):
         if steps is None and minutes is not None and not isinstance(model.engine, Counts):
-            planned = plan(model.engine, _examples(model, kept), settled, minutes=minutes, run=run, bridge=bridge)
+            planned = plan(
+                model.engine,
+                learning.examples,
+                settled,
+                minutes=minutes,
+                run=run,
+                bridge=bridge,
+                objective=objective,
+                base=reference,
+            )
             model.recipe["steps"] = planned.steps
         else:
             model.recipe["steps"] = settled.steps if steps is None else steps
         if out is not None:
-            claim(out, force)
-            write_setup(model, out, source)
+            with claimed(out, force):
+                write_setup(model, out, start=None if base is None else model.engine)
         return _train(
             model,
-            kept,
-            aside,
+            learning.examples,
+            held.examples,
             run,
-            base,
+            reference,
             objective,
             deadline=None if minutes is None else minutes * 60,
             every=checkpoint_every,
@@ -156,17 +193,24 @@ def fit(
 
 
 def resume(
-    folder: str | Path, *, data: Data | None = None, checkpoint_every: int | None = None, run: Run | None = None
+    folder: str | Path,
+    *,
+    data: Data | str | Path | None = None,
+    checkpoint_every: int | None = None,
+    run: Run | None = None,
 ) -> Fitted:
     """Go on with a run that was stopped or killed; the result is the one the unbroken run would have given.
 
     Args:
-        data: the same items, when the run was not started from a path.
+        data: the same items, or the path they have now, when they are not where the run found them.
 
     Raises BadInput when the data is not the same, BadBundle when the run's own files are damaged.
     """
     folder, run = Path(folder), run or Run()
+    _check_every(checkpoint_every)
     if (folder / "manifest.json").is_file():
+        open_bundle(folder, partial=True)
+        tidy(folder)
         run.notice("resume", f"The run '{folder.name}' is finished; there is nothing left to do.")
         return load(folder)
     if not (folder / "resume.json").is_file():
@@ -176,20 +220,44 @@ def resume(
     bundle = open_bundle(folder, "resume.json", partial=True)
     model = from_bundle(bundle, weights=False)
     recipe = model.recipe
-    data = data if data is not None else _reread(bundle, None)
+    if recipe["objective"] is not None:
+        raise BadInput(
+            f"the run '{folder.name}' has an objective of its own, {recipe['objective']}",
+            why="Its code is not kept in the run folder, as nothing there may execute.",
+            next="Fit it anew.",
+        )
+    if recipe["device"] == "cuda" and not torch.cuda.is_available():
+        raise BadInput(
+            f"the run '{folder.name}' was begun on a GPU and torch sees none here",
+            why="Another device would give another result.",
+            next="Resume it where there is one, or fit anew.",
+        )
+    data = data if isinstance(data, (Pictures, TableData)) else _reread(bundle, data)
     _check_same(data, recipe, folder.name)
     model.data, model.folder = data, folder
-    run.device, run.precision = _device(recipe["device"]), recipe["precision"]
+    run.device, run.precision = recipe["device"], recipe["precision"]
     if bundle.manifest.get("versions") != versions():
         run.notice(
             "versions", "Library versions differ from when the run began: results may differ in the last digits."
         )
+    if bundle.has("start.safetensors"):
+        pour(model.engine, bundle.tensors("start.safetensors"), folder.name)
+    elif recipe["base"] is not None:
+        raise BadBundle(f"'{folder.name}' lacks start.safetensors, the weights that it started from")
     model.engine = model.engine.to(run.device)
     kept, aside = split(len(data), recipe["held_out"], recipe["seed"])
-    if recipe["base"] is not None or recipe["objective"] is not None:
-        raise BadInput("a run with a base or an objective cannot be resumed from its folder alone", next="Fit it anew.")
+    examples = model.examples(data)
     with threads(recipe["threads"]):
-        return _train(model, kept, aside, run, None, None, deadline=None, every=checkpoint_every)
+        return _train(
+            model,
+            _part(examples, kept).examples,
+            _part(examples, aside).examples,
+            run,
+            None,
+            None,
+            deadline=None,
+            every=checkpoint_every,
+        )
 
 
 def data_of(folder: str | Path | None, moved: str | Path | None = None) -> Data:
@@ -200,23 +268,49 @@ def data_of(folder: str | Path | None, moved: str | Path | None = None) -> Data:
     """
     if folder is None:
         raise BadInput("the model has no run folder", accepted="a model loaded from one", next="Pass its data.")
-    bundle = open_bundle(Path(folder))
+    bundle = open_bundle(Path(folder), leftovers=LEFTOVERS)
     data = _reread(bundle, moved)
     _check_same(data, bundle.json("recipe.json"), Path(folder).name)
     return data
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Source:
+    """source.json: where the data was read from, and how."""
+
+    path: str
+    kind: str = "auto"
+    target: str | None = None
+    kinds: Mapping[str, Any] = field(default_factory=dict)
+    size: int | None = None
+
+
 def _reread(bundle: Bundle, moved: str | Path | None) -> Data:
-    source = bundle.json("source.json") if bundle.has("source.json") else {}
-    if not source and moved is None:
-        raise BadInput("the run was not started from a path", next="Say where its data is: --data PATH, or data=...")
-    path = moved if moved is not None else source["path"]
-    found: Data = read(path, **{k: v for k, v in source.items() if k != "path"})
-    return found
+    name = bundle.folder.resolve().name
+    if not bundle.has("source.json") and moved is None:
+        raise BadInput(
+            f"the run '{name}' was not started from a path, so its data cannot be read again",
+            next="Say where the data is: --data PATH on the command line, data=... in Python.",
+        )
+    try:
+        source = from_plain(_Source, bundle.json("source.json") if bundle.has("source.json") else {"path": ""})
+    except BadInput as error:
+        raise BadBundle(f"'{name}/source.json' does not say where the data is", why=str(error)) from error
+    options = {"kind": source.kind, "target": source.target, "kinds": dict(source.kinds) or None, "size": source.size}
+    path = source.path if moved is None else moved
+    try:
+        return read(path, **options)  # type: ignore[arg-type]
+    except BadInput as error:
+        if path == "digits" or Path(path).exists():
+            raise
+        raise BadInput(
+            f"the data of '{name}' is no longer at '{path}'", next="Say where it is now: --data PATH."
+        ) from error
 
 
 def _check_same(data: Data, recipe: Mapping[str, Any], name: str) -> None:
-    if data.fingerprint() != recipe["data"]["fingerprint"]:
+    found = recipe.get("data") if isinstance(recipe, Mapping) else None
+    if not isinstance(found, Mapping) or data.fingerprint() != found.get("fingerprint"):
         raise BadInput(
             f"the data of '{name}' is not what it was when the run began",
             why="Going on with other data would give results that no recipe describes.",
@@ -226,10 +320,10 @@ def _check_same(data: Data, recipe: Mapping[str, Any], name: str) -> None:
 
 def _train(
     model: Fitted,
-    kept: np.ndarray,
-    aside: np.ndarray,
+    examples: Examples,
+    held: Examples,
     run: Run,
-    base: Fitted | None,
+    base: nn.Module | None,
     objective: Objective | None,
     deadline: float | None,
     every: int | None,
@@ -240,7 +334,6 @@ def _train(
     run.folder = folder
     keep = None if folder is None else Checkpoints(folder / "checkpoints", steps=every)
     start = None if keep is None else keep.latest(run)
-    examples, held = _examples(model, kept), _examples(model, aside)
     began = time.monotonic()
     if isinstance(model.engine, Counts):
         count(
@@ -255,9 +348,9 @@ def _train(
             seed=recipe["seed"],
             run=run,
             keep=keep,
-            base=None if base is None else base.engine,
+            base=base,
             objective=objective,
-            held_out=held if len(aside) else None,
+            held_out=held if len(held) else None,
             start=start,
             deadline=deadline,
             bridge=model.bridge,
@@ -271,48 +364,163 @@ def _train(
     return model
 
 
-def _examples(model: Fitted, index: np.ndarray) -> Examples:
-    assert model.data is not None
-    return model.examples(model.data.take(index))
+@dataclass(frozen=True)
+class _Part:
+    x: Tensor
+    examples: Examples
 
 
-def _bridge(family: Family, codec: Codec[Any], x: Tensor, through: Fitted | None) -> Bridge:
-    """The first way from the codec's space to one that the family accepts."""
-    if through is not None:
-        if not (isinstance(through.engine, Encodes) and isinstance(through.engine, Decodes)):
-            raise MissingCapability(
-                f"'{through.name}' cannot carry another model", why="It does not encode and decode."
-            )
-        latent = LatentBridge(through.engine, through.bridge.target)
-        return latent if isinstance(through.bridge, Identity) else Chain(through.bridge, latent)
-    refusal = family.accepts(codec.space, codec.conditions)
-    if refusal is None:
-        return Identity(codec.space)
-    reasons = [refusal.reason]
-    for name in BRIDGES:
-        kind: Any = bridge_class(name)
-        if kind.fits(codec.space):
-            bridge: Bridge = kind.learn(codec.space, x)
-            refused = family.accepts(bridge.target, codec.conditions)
-            if refused is None:
-                return bridge
-            reasons.append(f"{refused.reason} (through {name})")
+def _part(examples: TensorExamples, index: np.ndarray) -> _Part:
+    """Some rows as examples of their own, counted from 0."""
+    rows = examples.take(torch.from_numpy(index))
+    return _Part(rows.x, TensorExamples(rows.x, rows.condition))
+
+
+def bridge_for(family: Family, space: Space, conditions: Mapping[str, Space], x: Tensor) -> Bridge:
+    """The first way from a codec's space to one that the family accepts.
+
+    Args:
+        x: (N, *event) in that space, from which a bridge learns.
+
+    Raises BadInput with the family's reasons when no way is found, and with the families that have one.
+    """
+    found = _way(family, space, conditions, x)
+    if isinstance(found, Bridge):
+        return found
+    few = x[:1000]
+    others = [n for n in families() if isinstance(_way(family_class(n)(), space, conditions, few), Bridge)]
     raise BadInput(
-        f"family '{family.name}' cannot take this data", why="; ".join(dict.fromkeys(reasons)), next=refusal.instead
+        f"family '{family.name}' cannot take this data",
+        accepted=f"families that can: {', '.join(others) or 'none'}",
+        why="; ".join(found),
     )
 
 
-def _check_budget(minutes: float | None, steps: int | None, held_out: float, precision: str) -> None:
+def _way(family: Family, space: Space, conditions: Mapping[str, Space], x: Tensor) -> Bridge | list[str]:
+    """A bridge, or the reasons why there is none."""
+    refusal = family.accepts(space, conditions)
+    if refusal is None:
+        return Identity(space)
+    reasons = [refusal.reason]
+    for name in BRIDGES:
+        kind: Any = bridge_class(name)
+        if kind.fits(space):
+            bridge: Bridge = kind.learn(space, x)
+            refused = family.accepts(bridge.target, conditions)
+            if refused is None:
+                return bridge
+            reasons.append(f"{refused.reason} (through {name})")
+    return list(dict.fromkeys(reasons))
+
+
+def _latent(family: Family, codec: Codec[Any], through: Fitted) -> Bridge:
+    """From the codec's space to the latent vectors of another model."""
+    if not (isinstance(through.engine, Encodes) and isinstance(through.engine, Decodes)):
+        raise MissingCapability(
+            f"'{through.name}' cannot carry another model",
+            accepted=f"a model of a family that encodes and decodes: {', '.join(_encoders())}",
+            why=f"It offers {', '.join(through.offers())}.",
+        )
+    if through.family is None:
+        raise BadInput(f"'{through.name}' is an adopted model, which cannot carry another", accepted="a fitted model")
+    latent = LatentBridge(through.engine, through.bridge.target)
+    refusal = family.accepts(latent.target, codec.conditions)
+    if refusal is not None:
+        raise BadInput(
+            f"family '{family.name}' cannot take the latent vectors of '{through.name}'",
+            why=refusal.reason,
+            next=f"Instead: {refusal.instead}" if refusal.instead else "",
+        )
+    return latent if isinstance(through.bridge, Identity) else Chain(through.bridge, latent)
+
+
+def _as_through(through: Fitted | None) -> dict[str, Any] | None:
+    """What builds the engine of a latent bridge again."""
+    if through is None:
+        return None
+    assert through.family is not None
+    return {
+        "family": through.family.name,
+        "settings": to_plain(through.family),
+        "space": space_to_plain(through.bridge.target),
+        "conditions": {k: space_to_plain(s) for k, s in through.codec.conditions.items()},
+        "through": through.recipe.get("through"),
+    }
+
+
+def _encoders() -> list[str]:
+    able = {n: family_class(n).engine for n in families()}
+    return [n for n, engine in able.items() if issubclass(engine, Encodes) and issubclass(engine, Decodes)]
+
+
+def _family(
+    family: str | Family, settings: Mapping[str, Any] | None, base: Fitted | None, through: Fitted | None
+) -> Family:
+    """The family with its settings; those of the model to go on from, when there is one."""
+    if base is not None and through is not None:
+        raise BadInput("both base and through were given", accepted="one of them", why="A base keeps its own bridge.")
+    if not isinstance(family, (str, Family)):
+        raise BadInput(f"family is {shown(family)}", accepted="a name or a Family object")
+    if isinstance(family, Family):
+        if settings:
+            raise BadInput(
+                "settings came with a Family object", accepted="one of them", next="Use dataclasses.replace."
+            )
+        chosen = family
+    else:
+        start = base.family if base is not None and base.family is not None and base.family.name == family else None
+        own = {} if start is None else to_plain(start)
+        chosen = from_plain(family_class(family), {**own, **(settings or {})})
+    if base is not None and (base.family is None or base.family.name != chosen.name):
+        raise BadInput(
+            f"the family is '{chosen.name}' but the model to go on from is '{base.name}'", accepted="the same family"
+        )
+    return chosen
+
+
+def _hash(engine: nn.Module) -> str:
+    """sha256 over names and weights."""
+    digest = hashlib.sha256()
+    state = engine.tables() if isinstance(engine, Counts) else engine.state_dict()
+    for name, tensor in sorted(state.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _is_path(data: object) -> TypeGuard[str | Path]:
+    return isinstance(data, (str, Path))
+
+
+def _check_budget(
+    minutes: float | None, steps: int | None, seed: int, held_out: float, precision: str, every: int | None
+) -> None:
     if minutes is not None and steps is not None:
         raise BadInput(f"both minutes={minutes} and steps={steps} were given", accepted="one of them")
-    if minutes is not None and not (math.isfinite(minutes) and minutes > 0):
-        raise BadInput(f"minutes is {minutes}", accepted="a finite number above 0")
-    if steps is not None and steps < 1:
-        raise BadInput(f"steps is {steps}", accepted="a whole number of at least 1")
-    if not 0.0 <= held_out < 1.0:
-        raise BadInput(f"held_out is {held_out}", accepted="a share from 0 up to, not including, 1")
+    if minutes is not None and not (_is_number(minutes) and math.isfinite(minutes) and minutes > 0):
+        raise BadInput(f"minutes is {shown(minutes)}", accepted="a finite number above 0")
+    if steps is not None and (not _is_whole(steps) or steps < 1):
+        raise BadInput(f"steps is {shown(steps)}", accepted="a whole number of at least 1")
+    if not _is_whole(seed):
+        raise BadInput(f"seed is {shown(seed)}", accepted="a whole number")
+    if not _is_number(held_out) or not 0.0 <= held_out < 1.0:
+        raise BadInput(f"held_out is {shown(held_out)}", accepted="a share from 0 up to, not including, 1")
     if precision not in ("float32", "bfloat16"):
         raise BadInput(f"precision is '{precision}'", accepted="float32, bfloat16")
+    _check_every(every)
+
+
+def _check_every(every: int | None) -> None:
+    if every is not None and (not _is_whole(every) or every < 1):
+        raise BadInput(f"checkpoint_every is {shown(every)}", accepted="a whole number of steps, at least 1")
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _device(asked: str) -> str:

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import json
+import math
+import os
 import platform
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules import module as modules
 
 from pellucid import __version__
 from pellucid.catalog import bridge_class, codec_class, families, family_class
 from pellucid.core.batch import Batch, Condition, TensorExamples
-from pellucid.core.bundle import Bundle, open_bundle, seal, write_atomic, write_json
+from pellucid.core.bundle import Bundle, disk_errors, open_bundle, seal, write_atomic, write_json
 from pellucid.core.capabilities import (
     CAPABILITIES,
     Counts,
@@ -27,18 +32,19 @@ from pellucid.core.capabilities import (
     Part,
     Samples,
     Scores,
+    Training,
     offers,
     parameters_of,
 )
 from pellucid.core.codec import Bridge, Chain, Codec, Identity, Measures
-from pellucid.core.errors import BadBundle, BadInput, MissingCapability
+from pellucid.core.errors import BadBundle, BadInput, MissingCapability, MissingExtra, Stopped, shown
 from pellucid.core.report import Block, Heading, Prose, Report, Table
 from pellucid.core.rows import Rows
-from pellucid.core.run import Run
-from pellucid.core.settings import from_plain
-from pellucid.core.space import Space, space_from_plain, space_to_plain
+from pellucid.core.run import Progress, Run
+from pellucid.core.settings import from_plain, to_plain
+from pellucid.core.space import Space, space_from_plain, space_to_plain, zeros
 from pellucid.core.trace import Silent, Trace
-from pellucid.domains.bridges.latent import LatentBridge
+from pellucid.domains.bridges.latent import rebuild
 from pellucid.domains.frames import TableData
 from pellucid.domains.pictures import Pictures
 from pellucid.domains.write import write_items
@@ -50,10 +56,12 @@ __all__ = [
     "adopt",
     "build",
     "check_free",
-    "claim",
+    "claimed",
     "finish",
     "from_bundle",
     "load",
+    "pour",
+    "tidy",
     "versions",
     "write_setup",
 ]
@@ -113,7 +121,9 @@ class Fitted:
     """A model that can be asked: a codec for the user's items, a bridge to the engine's space, the engine.
 
     recipe: everything that was resolved when it was fitted, as JSON values.
+    raw: the weights before averaging, where training averaged them.
     data: the items it was fitted on, when they are at hand (a loaded model does not carry them).
+    source: where the data was read from and how, when it was read from a path.
     """
 
     family: Family | None
@@ -124,6 +134,7 @@ class Fitted:
     raw: dict[str, Tensor] | None = None
     data: Data | None = None
     folder: Path | None = None
+    source: Mapping[str, Any] | None = None
 
     @property
     def name(self) -> str:
@@ -168,37 +179,35 @@ class Fitted:
             how: the engine's settings, changed by `dataclasses.replace(model.how(), steps=50)`.
             trace: what to record; then all rows go in one batch.
         """
-        engine = self.need(Samples, "draw samples")
-        if ids is None:
-            ids = torch.arange(_count(n))
-        ids = torch.as_tensor(ids, dtype=torch.int64).reshape(-1)
-        how, where, run = how or self.how(), dict(where or {}), run or Run()
-        asked = {k: v for k, v in where.items() if k in self.codec.conditions}
-        other = {k: v for k, v in where.items() if k not in asked}
-        device = next((p.device for p in self.engine.parameters()), torch.device("cpu"))
-
-        def draw(names: Tensor, offset: int) -> tuple[Tensor, Condition]:
-            rows = Rows(seed, names)
-            condition = self._condition(rows, {k: _part(v, offset, len(names)) for k, v in asked.items()})
-            self.engine.eval()
-            with torch.no_grad():
-                y = engine.sample(rows.fork("sample").to(device), condition.to(device), how, trace or Silent())
-            return self.bridge.back(y.cpu(), rows.fork("bridge")), condition
-
-        def items_of(x: Tensor, condition: Condition, names: Tensor) -> Data:
-            found: Data = self.codec.decode(x, condition, Rows(seed, names).fork("decode"))
-            return found
-
+        self.need(Samples, "draw samples")
+        names, run = _names(n, ids), run or Run()
+        if batch < 1:
+            raise BadInput(f"batch is {batch}", accepted="a whole number of at least 1")
+        how = self._checked(how)
+        words = {k: v.tolist() if hasattr(v, "tolist") else v for k, v in (where or {}).items()}
+        for name, value in words.items():
+            if isinstance(value, (list, tuple)) and len(value) != len(names):
+                raise BadInput(f"where['{name}'] lists {len(value)} values", accepted=f"one value, or {len(names)}")
+        asked = {k: v for k, v in words.items() if k in self.codec.conditions}
+        other = {k: v for k, v in words.items() if k not in asked}
         if other:
-            return self._reject(draw, items_of, len(ids), seed, how, other, batch)
-        step = len(ids) if trace is not None else batch
-        parts = [draw(ids[i : i + step], i) for i in range(0, len(ids), max(1, step))]
-        if not parts:
-            parts = [draw(ids, 0)]
-        x = torch.cat([p[0] for p in parts])
-        condition = Condition.cat([p[1] for p in parts])
+            if ids is not None:
+                raise BadInput(
+                    f"ids were given together with where {_words(other)}",
+                    accepted="one of them",
+                    why="This name is no condition of the model, so rows are drawn until enough meet it.",
+                )
+            return self._reject(len(names), seed, asked, other, how, batch, run)
+        step = batch if trace is None else max(1, len(names))
+        parts = [self._none()]
+        for i in range(0, len(names), step):
+            _go_on(run, i, len(names))
+            rows = Rows(seed, names[i : i + step])
+            parts.append(self._draw(rows, {k: _part(v, i, step) for k, v in asked.items()}, how, trace or Silent()))
+        _go_on(run, len(names), len(names))
+        x, condition = torch.cat([p[0] for p in parts]), Condition.cat([p[1] for p in parts])
         route = "condition" if asked else "free"
-        return Draw(items_of(x, condition, ids), x, condition, ids, seed, how, route, self.codec)
+        return Draw(self._items(x, condition, names, seed), x, condition, names, seed, how, route, self.codec)
 
     def how(self) -> How:
         """The engine's own way to sample."""
@@ -214,24 +223,48 @@ class Fitted:
             )
         return condition
 
-    def _reject(
-        self,
-        draw: Callable[[Tensor, int], tuple[Tensor, Condition]],
-        items_of: Callable[[Tensor, Condition, Tensor], Data],
-        n: int,
-        seed: int,
-        how: How,
-        where: Where,
-        batch: int,
-    ) -> Draw:
-        """Keep those candidates that meet the words: exact for every family, slow when they are rare."""
-        for name, value in where.items():
+    def _checked(self, how: How | None) -> How:
+        own = self.how()
+        if how is not None and not isinstance(how, type(own)):
+            raise BadInput(
+                f"how is a {type(how).__name__}",
+                accepted=f"a {type(own).__name__}",
+                next="Change what model.how() gives, with dataclasses.replace.",
+            )
+        return own if how is None else how
+
+    def _draw(self, rows: Rows, asked: Where, how: How, trace: Trace) -> tuple[Tensor, Condition]:
+        """Events in the codec's space, and the conditions they were drawn for."""
+        condition = self._condition(rows, asked)
+        engine, device = self.need(Samples, "draw samples"), _device_of(self.engine)
+        self.engine.eval()
+        with torch.no_grad():
+            y = engine.sample(rows.fork("sample").to(device), condition.to(device), how, trace)
+            return self.bridge.back(y.cpu(), rows.fork("bridge")), condition
+
+    def _none(self) -> tuple[Tensor, Condition]:
+        """No rows."""
+        return zeros(self.codec.space, 0), Condition.blank(self.codec.conditions, 0)
+
+    def _items(self, x: Tensor, condition: Condition, names: Tensor, seed: int) -> Data:
+        found: Data = self.codec.decode(x, condition, Rows(seed, names).fork("decode"))
+        return found
+
+    def _reject(self, n: int, seed: int, asked: Where, where: Where, how: How, batch: int, run: Run) -> Draw:
+        """Keep those candidates that meet the words: exact for every family, slow when they are rare.
+
+        Candidate i is the sample of id i, so the rows kept depend neither on n nor on the batch.
+        """
+        for name, value in {**asked, **where}.items():
             if isinstance(value, (list, tuple)):
                 raise BadInput(
-                    f"where['{name}'] is a list", accepted="one value, as this name is no condition of the model"
+                    f"where['{name}'] is a list",
+                    accepted="one value",
+                    why=f"{', '.join(where)} is no condition of the model, so rows are drawn until enough meet it.",
                 )
-        most, start, kept, found = max(20_000, CANDIDATES * n), 0, [], 0
-        size = max(batch, 1000)
+        none = torch.arange(0)
+        self.codec.meets(self._items(*self._none(), none, seed), where)  # refuses wrong words before any work
+        most, start, kept, found = max(20_000, CANDIDATES * n), 0, [(*self._none(), none)], 0
         while found < n:
             if start >= most:
                 raise BadInput(
@@ -239,14 +272,16 @@ class Fitted:
                     why="The model makes such rows too rarely to wait for them.",
                     next=f"Ask for fewer rows, or fit with --target {next(iter(where))}.",
                 )
-            names = torch.arange(start, start + size)
-            x, condition = draw(names, start)
-            good = torch.from_numpy(np.flatnonzero(self.codec.meets(items_of(x, condition, names), where)))
+            _go_on(run, found, n)
+            names = torch.arange(start, min(start + batch, most))
+            x, condition = self._draw(Rows(seed, names), asked, how, Silent())
+            good = torch.from_numpy(np.flatnonzero(self.codec.meets(self._items(x, condition, names, seed), where)))
             kept.append((x[good], condition.take(good), names[good]))
-            found, start = found + len(good), start + size
+            found, start = found + len(good), start + len(names)
+        _go_on(run, n, n)
         x, names = torch.cat([k[0] for k in kept])[:n], torch.cat([k[2] for k in kept])[:n]
         condition = Condition.cat([k[1] for k in kept]).take(slice(0, n))
-        return Draw(items_of(x, condition, names), x, condition, names, seed, how, "rejection", self.codec)
+        return Draw(self._items(x, condition, names, seed), x, condition, names, seed, how, "rejection", self.codec)
 
     # ------------------------------------------------------------------ asking
 
@@ -258,8 +293,9 @@ class Fitted:
         engine = self.need(Scores, "say how likely an item is")
         if not isinstance(self.codec, Measures):
             raise MissingCapability("the codec of this data is lossy", why="A likelihood would be a guess.")
-        values, errors, kind = [], [], "exact"
-        x_all, known = self.codec.encode(items), self.codec.known(items)
+        kind: Literal["exact", "lower_bound", "estimate"] = "exact"
+        values, errors = [torch.zeros(0, dtype=torch.float64)], [torch.zeros(0)]
+        x_all, known, device = self.codec.encode(items), self.codec.known(items), _device_of(self.engine)
         self.engine.eval()
         for i in range(0, len(x_all), batch):
             x, condition = x_all[i : i + batch], known.take(slice(i, i + batch))
@@ -267,13 +303,14 @@ class Fitted:
             rows = Rows(seed, ids)
             with torch.no_grad():
                 y = self.bridge.there(x, rows.fork("bridge"))
-                found = engine.log_prob(Batch(y, ids, condition), rows.fork("score"))
-                lifted = self.bridge.lift(found, x, rows.fork("bridge"))
+                found = engine.log_prob(Batch(y, ids, condition).to(device), rows.fork("score").to(device))
+                error = None if found.error is None else found.error.cpu()
+                lifted = self.bridge.lift(LogProb(found.value.cpu(), found.kind, error), x, rows.fork("bridge"))
             values.append(lifted.value.double() + self.codec.log_volume(x).double())
-            errors.append(lifted.error)
+            errors += [] if lifted.error is None else [lifted.error]
             kind = lifted.kind
-        error = torch.cat([e for e in errors if e is not None]) if all(e is not None for e in errors) else None
-        return LogProb(torch.cat(values), kind, error)
+        whole = len(errors) == len(values) and len(values) > 1
+        return LogProb(torch.cat(values), kind, torch.cat(errors) if whole else None)
 
     def examples(self, items: Data) -> TensorExamples:
         """Items as encoded rows in the codec's space."""
@@ -295,11 +332,20 @@ class Fitted:
     # ------------------------------------------------------------------ keeping
 
     def save(self, folder: str | Path, *, force: bool = False) -> Path:
-        """Write the model as a run folder of JSON and safetensors files, the manifest last."""
+        """Write the model as a run folder of JSON and safetensors files, the manifest last.
+
+        Raises BadInput when the folder exists (`force` replaces a run, and only when the new one is whole).
+        """
+        if self.family is None:
+            raise BadInput(
+                f"'{self.name}' is an adopted model, which cannot be saved as a run",
+                why="A run is read without executing anything in it, so only families of the catalogue come back.",
+                next="Keep it with the library it came from, and adopt it again.",
+            )
         folder = Path(folder)
-        claim(folder, force)
-        write_setup(self, folder, source=None)
-        finish(self, folder)
+        with claimed(folder, force):
+            write_setup(self, folder)
+            finish(self, folder)
         return folder
 
 
@@ -313,72 +359,231 @@ def adopt(
         codec: how items become events. bridge: from the codec's space to the engine's; none if they agree.
         source: where the module came from, for the record.
 
-    Raises BadInput when the module lists no capability.
+    Raises BadInput when the module lists no capability, or the bridge does not start where the codec ends.
     """
-    if not offers(engine):
+    if not isinstance(engine, nn.Module) or not offers(engine):
         raise BadInput(
             f"{type(engine).__name__} lists no capability",
-            accepted=", ".join(CAPABILITIES),
+            accepted=f"an nn.Module that inherits some of {', '.join(CAPABILITIES)}",
             next="Wrap it in a class that inherits the capabilities it has.",
         )
-    return Fitted(
-        None, engine, codec, bridge or Identity(codec.space), {"family": name, "adopted": True, "source": source}
-    )
+    bridge = bridge or Identity(codec.space)
+    if bridge.source != codec.space:
+        raise BadInput(f"the bridge starts from {bridge.source}", accepted=f"the codec's space, {codec.space}")
+    return Fitted(None, engine.eval(), codec, bridge, {"family": name, "adopted": True, "source": source})
 
 
 # ---------------------------------------------------------------------- on disk
 
+OUTCOME = ("steps_done", "seconds")  # of the recipe: known only at the end, so in a file of their own
+LEFTOVERS = ("resume.json", "start.safetensors", "checkpoints/")  # gone once the manifest is there
+KEPT = (
+    *("recipe.json", "outcome.json", "source.json", "codec.json", "codec.safetensors", "events.jsonl"),
+    *("weights/engine.safetensors", "weights/raw.safetensors"),
+)
+LARGEST_EVENT = 2**24  # numbers in one event; no family takes so many
+ALLOWANCE = 2**26  # numbers that a network may hold besides its stored weights, such as masks
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Data:
+    kind: str
+    items: int
+    fingerprint: str
+    source: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Through:
+    """How to build the engine of a latent bridge again; `through` for the one below it."""
+
+    family: str
+    settings: Mapping[str, Any]
+    space: Mapping[str, Any]
+    conditions: Mapping[str, Any]
+    through: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Recipe:
+    """recipe.json: what a run was resolved to. Only the first four are needed to build the engine again."""
+
+    family: str
+    settings: Mapping[str, Any]
+    seed: int
+    space: Mapping[str, Any]
+    conditions: Mapping[str, Any] = field(default_factory=dict)
+    training: Training = field(default_factory=Training)
+    held_out: float = 0.0
+    precision: Literal["float32", "bfloat16"] = "float32"
+    device: Literal["cpu", "cuda"] = "cpu"
+    threads: int = 1
+    steps: int = 1
+    minutes: float | None = None
+    data: _Data | None = None
+    base: Mapping[str, Any] | None = None
+    objective: str | None = None
+    through: _Through | None = None
+
+    def __post_init__(self) -> None:
+        if self.threads < 1 or self.steps < 1 or not 0.0 <= self.held_out < 1.0 or (self.data and self.data.items < 1):
+            raise BadInput(
+                f"threads {self.threads}, steps {self.steps}, held out {self.held_out}",
+                accepted="at least one thread, step and item, and a share below 1",
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _StoredBridge:
+    name: str
+    plain: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _StoredCodec:
+    kind: str
+    codec: Mapping[str, Any]
+    bridge: _StoredBridge
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Outcome:
+    steps_done: int | None = None
+    seconds: float | None = None
+
 
 def load(folder: str | Path) -> Fitted:
-    """A model from its run folder. Nothing is executed; what does not fit is refused."""
-    bundle = open_bundle(Path(folder))
-    return from_bundle(bundle, weights=True)
+    """A model from its run folder. Nothing is executed; what does not fit is refused.
+
+    Raises:
+        BadInput: no finished run. BadBundle: one that is damaged, incomplete or not what a run is.
+    """
+    return from_bundle(open_bundle(Path(folder), leftovers=LEFTOVERS), weights=True)
 
 
 def from_bundle(bundle: Bundle, *, weights: bool) -> Fitted:
-    recipe = bundle.json("recipe.json")
+    """A model from checked files. Their values may be a stranger's: each is read into the type it must have.
+
+    Args:
+        weights: False for a run that has not finished, which has none yet.
+    """
+    name = bundle.folder.resolve().name
+    files = ("recipe.json", "codec.json", *(("source.json",) if bundle.has("source.json") else ()))
+    found = {file: bundle.json(file) for file in files}
+    tensors = bundle.tensors("codec.safetensors")
+    stored = bundle.tensors("weights/engine.safetensors") if weights else None
+    raw = bundle.tensors("weights/raw.safetensors") if weights and bundle.has("weights/raw.safetensors") else None
+    ended = bundle.json("outcome.json") if weights and bundle.has("outcome.json") else {}
     try:
-        written = bundle.json("codec.json")
-        tensors = bundle.tensors("codec.safetensors")
-        codec = codec_class(written["kind"]).from_plain(written["codec"], _below(tensors, "codec."))
-        family = from_plain(family_class(recipe["family"]), recipe["settings"])
-        bridge = _read_bridge(written["bridge"], _below(tensors, "bridge."), recipe.get("through"))
-        model = Fitted(family, nn.Module(), codec, bridge, recipe, folder=bundle.folder)
-        if space_to_plain(bridge.target) != recipe["space"]:
-            raise BadBundle(f"the codec of '{bundle.folder.name}' does not lead to the space its recipe names")
-        model.engine = build(model, None)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise BadBundle(
-            f"'{bundle.folder.name}' is not a complete run", why=f"{type(error).__name__}: {error}"
-        ) from error
+        _check_sizes(found)
+        recipe = from_plain(_Recipe, found["recipe.json"])
+        written = from_plain(_StoredCodec, found["codec.json"])
+        outcome = {k: v for k, v in to_plain(from_plain(_Outcome, ended)).items() if v is not None}
+        _check_prefixes(tensors)
+        codec = codec_class(written.kind).from_plain(written.codec, _below(tensors, "codec."))
+        family = from_plain(family_class(recipe.family), recipe.settings)
+        bridge = _read_bridge(written.bridge, _below(tensors, "bridge."), recipe.through)
+        _check_agreement(recipe, codec, bridge)
+        model = Fitted(family, nn.Module(), codec, bridge, {**to_plain(recipe), **outcome})
+        with _bounded(stored):
+            model.engine = build(model, None)
+    except (BadBundle, MissingExtra):
+        raise
     except BadInput as error:
-        raise BadBundle(f"'{bundle.folder.name}' holds settings that do not fit", why=str(error)) from error
-    if weights:
-        _pour(model.engine, bundle.tensors("weights/engine.safetensors"), bundle.folder.name)
-        if bundle.has("weights/raw.safetensors"):
-            model.raw = bundle.tensors("weights/raw.safetensors")
+        raise BadBundle(f"'{name}' holds values that do not fit", why=str(error)) from error
+    except Exception as error:  # a stranger's values can fail anywhere, and none of them was executed
+        raise BadBundle(f"'{name}' is not a run", why=f"{type(error).__name__}: {error}"[:300]) from error
+    if stored is not None:
+        pour(model.engine, stored, name)
+    if raw is not None:
+        _check_weights(model.engine.state_dict(), raw, name)
     model.engine.eval()
+    model.raw, model.folder, model.source = raw, bundle.folder, found.get("source.json")
     return model
 
 
+def _check_sizes(value: Any) -> None:
+    """Refuse spaces too large to be worked with, before anything is allocated for them."""
+    level = [value]
+    while level := [v for v in level if isinstance(v, (dict, list))]:
+        for space in [v for v in level if isinstance(v, dict) and "space" in v]:
+            sides = space.get("shape") if isinstance(space.get("shape"), list) else [space.get("length")]
+            if math.prod(n for n in sides or () if isinstance(n, int)) > LARGEST_EVENT:
+                raise BadInput(f"a space is {shown(sides)} large", accepted=f"at most {LARGEST_EVENT:,} numbers")
+        level = [inner for v in level for inner in (v.values() if isinstance(v, dict) else v)]
+
+
+def _check_prefixes(tensors: Mapping[str, Tensor]) -> None:
+    if strange := sorted(k for k in tensors if not k.startswith(("codec.", "bridge."))):
+        raise BadInput(f"codec.safetensors holds {shown(strange[0])}", accepted="tensors of the codec and the bridge")
+
+
+def _check_agreement(recipe: _Recipe, codec: Codec[Any], bridge: Bridge) -> None:
+    if bridge.source != codec.space:
+        raise BadInput("the bridge does not start from the codec's space", accepted="parts of one run")
+    if space_to_plain(bridge.target) != recipe.space:
+        raise BadInput("the codec and the bridge do not lead to the space of the recipe", accepted="parts of one run")
+    if {k: space_to_plain(v) for k, v in codec.conditions.items()} != recipe.conditions:
+        raise BadInput("the codec has other conditions than the recipe", accepted="parts of one run")
+    if recipe.data is not None and recipe.data.kind != codec.kind:
+        raise BadInput(f"the data is of kind {recipe.data.kind}, the codec of {codec.kind}", accepted="the same kind")
+
+
 def build(model: Fitted, base: nn.Module | None) -> nn.Module:
+    """A fresh engine for the model's spaces, its first weights drawn from the recipe's seed."""
     rows = Rows(model.recipe["seed"], torch.zeros(1, dtype=torch.int64)).fork("build")
     assert model.family is not None
     return model.family.build(model.bridge.target, model.codec.conditions, rows, base)
 
 
-def _pour(engine: nn.Module, weights: dict[str, Tensor], name: str) -> None:
+@contextmanager
+def _bounded(stored: Mapping[str, Tensor] | None) -> Iterator[None]:
+    """Stop a build that grows far beyond the stored weights: sizes come from a stranger, memory is finite.
+
+    Each tensor is counted when a module registers it, which is before anything is written to its memory.
+    """
+    most, seen, thread = 2**32, 0, threading.get_ident()
+    if stored is not None:
+        most = ALLOWANCE + 4 * sum(t.numel() + 1000 for t in stored.values())
+
+    def count(module: nn.Module, name: str, tensor: Tensor | None) -> None:
+        nonlocal seen
+        if tensor is None or threading.get_ident() != thread:
+            return
+        seen += tensor.numel() + 1000  # many small ones take time too
+        if seen > most:
+            raise BadInput("its settings ask for a network far larger than its weights", accepted="parts of one run")
+
+    handles = (
+        modules.register_module_parameter_registration_hook(count),
+        modules.register_module_buffer_registration_hook(count),
+    )
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def pour(engine: nn.Module, weights: Mapping[str, Tensor], name: str) -> None:
+    """Put stored weights (or counts) into a built engine; BadBundle unless names, shapes and types are its own."""
     if isinstance(engine, Counts):
         try:
             engine.restore(weights)
-        except (BadInput, KeyError, ValueError) as error:
-            raise BadBundle(f"the counts of '{name}' do not fit its family", why=str(error)) from error
+        except Exception as error:  # as above
+            why = str(error) if isinstance(error, BadInput) else f"{type(error).__name__}: {error}"
+            raise BadBundle(f"the counts of '{name}' do not fit its family", why=why[:300]) from error
         return
-    own = engine.state_dict()
+    _check_weights(engine.state_dict(), weights, name)
+    engine.load_state_dict(dict(weights))
+
+
+def _check_weights(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], name: str) -> None:
     if set(own) != set(weights):
         odd = sorted(set(own) ^ set(weights))
         raise BadBundle(
-            f"the weights of '{name}' do not fit its family", why=f"{len(odd)} names differ, the first '{odd[0]}'."
+            f"the weights of '{name}' do not fit its family",
+            why=f"{len(odd)} names differ, the first is {shown(odd[0])}.",
         )
     for key, tensor in own.items():
         if tensor.shape != weights[key].shape or tensor.dtype != weights[key].dtype:
@@ -386,35 +591,32 @@ def _pour(engine: nn.Module, weights: dict[str, Tensor], name: str) -> None:
                 f"weight '{key}' of '{name}' is {weights[key].dtype} {tuple(weights[key].shape)}",
                 accepted=f"{tensor.dtype} {tuple(tensor.shape)}",
             )
-    engine.load_state_dict(weights)
 
 
-def _written_bridge(bridge: Bridge) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    return {"name": bridge.name, "plain": bridge.plain()}, bridge.tensors()
-
-
-def _read_bridge(
-    written: Mapping[str, Any], tensors: Mapping[str, Tensor], through: Mapping[str, Any] | None
-) -> Bridge:
-    """A bridge from its name; a learned latent one gets its engine rebuilt from the recipe it came `through`."""
-    name, plain = written["name"], written["plain"]
-    if name == "chain":
-        first, second = ({"name": plain[k][0], "plain": plain[k][1]} for k in ("first", "second"))
+def _read_bridge(stored: _StoredBridge, tensors: Mapping[str, Tensor], through: _Through | None) -> Bridge:
+    """A bridge from its name; a learned latent one gets its engine built again from the recipe it came `through`."""
+    if stored.name == "chain":
+        parts = [
+            from_plain(_StoredBridge, dict(zip(("name", "plain"), stored.plain[place], strict=True)))
+            for place in ("first", "second")
+        ]
+        below = None if through is None or through.through is None else from_plain(_Through, through.through)
         return Chain(
-            _read_bridge(first, _below(tensors, "first."), through),
-            _read_bridge(second, _below(tensors, "second."), through),
+            _read_bridge(parts[0], _below(tensors, "first."), below),
+            _read_bridge(parts[1], _below(tensors, "second."), through),
         )
-    if name == "latent":
+    if stored.name == "latent":
         if through is None:
             raise BadInput("a latent bridge without the recipe of its engine", accepted="'through' in recipe.json")
-        family = from_plain(family_class(through["family"]), through["settings"])
-        source = space_from_plain(through["space"])
-        conditions = {k: space_from_plain(v) for k, v in through["conditions"].items()}
-        engine: Any = family.build(source, conditions, Rows(0, torch.zeros(1, dtype=torch.int64)))
-        _pour(engine, dict(tensors), "the latent bridge")
-        return LatentBridge(engine, source)
-    kind: Any = bridge_class(name)
-    bridge: Bridge = kind.from_plain(plain, tensors)
+        family = from_plain(family_class(through.family), through.settings)
+        conditions = {k: space_from_plain(v) for k, v in through.conditions.items()}
+        with _bounded(tensors):
+            rows = Rows(0, torch.zeros(1, dtype=torch.int64))
+            engine = family.build(space_from_plain(through.space), conditions, rows)
+        _check_weights(engine.state_dict(), tensors, "the latent bridge")
+        return rebuild(engine, stored.plain, tensors)
+    kind: Any = bridge_class(stored.name)
+    bridge: Bridge = kind.from_plain(stored.plain, tensors)
     return bridge
 
 
@@ -422,43 +624,66 @@ def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
-def write_setup(model: Fitted, folder: Path, source: Mapping[str, Any] | None) -> None:
-    """Everything a resumed run needs, before the first step."""
-    from safetensors.torch import save
+def write_setup(model: Fitted, folder: Path, start: nn.Module | None = None) -> None:
+    """Everything a resumed run needs, before the first step.
 
-    bridge, bridge_tensors = _written_bridge(model.bridge)
-    write_json(folder / "recipe.json", model.recipe)
+    Args:
+        start: the engine, when its first weights do not follow from the recipe alone.
+    """
+    assert model.family is not None
+    own = {"family": model.family.name, "settings": to_plain(model.family), "seed": 0}
+    own |= {"space": space_to_plain(model.bridge.target)}
+    own |= {"conditions": {k: space_to_plain(v) for k, v in model.codec.conditions.items()}}
+    bridge = {"name": model.bridge.name, "plain": model.bridge.plain()}
+    recipe = own | {k: v for k, v in model.recipe.items() if k not in OUTCOME}
+    from_plain(_Recipe, recipe)  # what could not be read again is not written
+    write_json(folder / "recipe.json", recipe)
     write_json(folder / "codec.json", {"kind": model.codec.kind, "codec": model.codec.plain(), "bridge": bridge})
     tensors = {f"codec.{k}": v for k, v in model.codec.tensors().items()}
-    tensors |= {f"bridge.{k}": v for k, v in bridge_tensors.items()}
-    write_atomic(folder / "codec.safetensors", save({k: v.contiguous() for k, v in tensors.items()}))
+    tensors |= {f"bridge.{k}": v for k, v in model.bridge.tensors().items()}
+    _write_tensors(folder / "codec.safetensors", tensors)
     names = ["recipe.json", "codec.json", "codec.safetensors"]
-    if source:
-        write_json(folder / "source.json", dict(source))
+    if model.source:
+        write_json(folder / "source.json", dict(model.source))
         names.append("source.json")
+    if start is not None:
+        _write_tensors(folder / "start.safetensors", _state(start))
+        names.append("start.safetensors")
     seal(folder, {"versions": versions()}, "resume.json", only=names)
 
 
 def finish(model: Fitted, folder: Path) -> None:
-    """Weights, then the manifest; only then what an unfinished run needed is removed."""
+    """Weights, then the manifest; only then what an unfinished run needed is removed.
+
+    A run that is killed at any point here can be resumed: until the manifest is there nothing that `resume.json`
+    lists has changed, and from then on only tidying up is left.
+    """
+    _write_tensors(folder / "weights" / "engine.safetensors", _state(model.engine))
+    if model.raw is not None:
+        _write_tensors(folder / "weights" / "raw.safetensors", model.raw)
+    write_json(folder / "outcome.json", {k: model.recipe[k] for k in OUTCOME if model.recipe.get(k) is not None})
+    facts = {"versions": versions(), "data": model.recipe.get("data"), "seed": model.recipe.get("seed", 0)}
+    seal(folder, facts, only=[name for name in KEPT if (folder / name).is_file()])
+    tidy(folder)
+
+
+def tidy(folder: Path) -> None:
+    """Remove what only an unfinished run needs, and temp files of a killed process."""
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    with disk_errors(folder.name):
+        for path in (folder / "start.safetensors", *folder.rglob(".*.tmp"), folder / "resume.json"):
+            path.unlink(missing_ok=True)
+
+
+def _state(engine: nn.Module) -> Mapping[str, Tensor]:
+    return engine.tables() if isinstance(engine, Counts) else engine.state_dict()
+
+
+def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Each tensor in memory of its own, as safetensors wants; tied weights are stored under each name."""
     from safetensors.torch import save
 
-    engine = model.engine
-    state = engine.tables() if isinstance(engine, Counts) else engine.state_dict()
-    plain = {k: v.detach().cpu().contiguous() for k, v in state.items()}
-    write_atomic(folder / "weights" / "engine.safetensors", save(plain))
-    if model.raw is not None:
-        write_atomic(
-            folder / "weights" / "raw.safetensors", save({k: v.cpu().contiguous() for k, v in model.raw.items()})
-        )
-    write_json(folder / "recipe.json", model.recipe)
-    ours = [p.relative_to(folder).as_posix() for p in sorted(folder.rglob("*")) if p.is_file()]
-    ours = [n for n in ours if not n.startswith("checkpoints/") and n not in ("resume.json", "manifest.json")]
-    seal(
-        folder, {"versions": versions(), "data": model.recipe.get("data"), "seed": model.recipe.get("seed")}, only=ours
-    )
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-    (folder / "resume.json").unlink(missing_ok=True)
+    write_atomic(path, save({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}))
 
 
 def versions() -> dict[str, str]:
@@ -471,38 +696,99 @@ def versions() -> dict[str, str]:
 
 
 def check_free(out: Path, force: bool) -> None:
-    if not out.exists():
-        return
-    if not out.is_dir():
-        raise BadInput(f"'{out}' is a file", accepted="a new folder")
-    if not any(out.iterdir()):
-        return
-    ours = (out / "manifest.json").is_file() or (out / "resume.json").is_file()
-    if not force:
-        step = f"Resume it with `pellucid fit --resume {out}`, choose" if (out / "resume.json").is_file() else "Choose"
-        raise BadInput(
-            f"the folder '{out}' exists already", next=f"{step} another folder, or add --force to replace it."
-        )
-    if not ours:
-        raise BadInput(f"'{out}' is not a run folder", why="--force replaces runs only.", next="Choose another folder.")
+    """Refuse a folder that cannot be written, or that exists and may not be replaced; writes nothing itself."""
+    with disk_errors(f"'{out}'"):
+        if not out.exists():
+            _check_writable(out)
+            return
+        if out.is_symlink() or not out.is_dir():
+            what = "a link" if out.is_symlink() else "a file"
+            raise BadInput(f"'{out}' is {what}", accepted="a new folder")
+        _check_writable(out)
+        if not any(out.iterdir()):
+            return
+        if not force:
+            unfinished = (out / "resume.json").is_file() and not (out / "manifest.json").is_file()
+            step = f"Resume it with `pellucid fit --resume {out}`, choose" if unfinished else "Choose"
+            raise BadInput(
+                f"the folder '{out}' exists already", next=f"{step} another folder, or add --force to replace it."
+            )
+        names = [p.relative_to(out).as_posix() for p in sorted(out.rglob("*")) if p.is_symlink() or not p.is_dir()]
+        strange = [n for n in names if not _is_of_a_run(n)]
+        if strange or "recipe.json" not in names:
+            raise BadInput(
+                f"'{out}' is not a run folder" + (f": it holds '{strange[0]}'" if strange else ""),
+                why="Only runs are replaced.",
+                next="Choose another folder.",
+            )
 
 
-def claim(out: Path, force: bool) -> None:
+def _check_writable(out: Path) -> None:
+    """The folder, or the nearest one above it that exists."""
+    there = next((p for p in (out, *out.absolute().parents) if p.exists()), out)
+    if not there.is_dir():
+        raise BadInput(f"'{there}' is a file, so '{out}' cannot be made", accepted="a new folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise BadInput(f"the folder '{there}' may not be written to", next="Choose another folder.")
+
+
+def _is_of_a_run(name: str) -> bool:
+    """Does `fit` write files of this name (with / between folders)?"""
+    if name in (*KEPT, "manifest.json", "resume.json", "start.safetensors"):
+        return True
+    folder, _, file = name.rpartition("/")
+    temp = file.startswith(".") and file.endswith(".tmp") and folder in ("", "weights", "checkpoints")
+    endings = {"checkpoints": ".safetensors", "reports": ".json"}
+    return temp or (folder in endings and file.endswith(endings[folder]))
+
+
+@contextmanager
+def claimed(out: Path, force: bool) -> Iterator[None]:
+    """An empty folder for the block; what it replaces goes when the block has ended well, and else comes back."""
     check_free(out, force)
-    if out.is_dir():
-        shutil.rmtree(out)
+    old = None
+    with disk_errors(f"'{out}'"):
+        if out.is_dir() and any(out.iterdir()):
+            old = out.rename(out.absolute().with_name(f".{out.absolute().name}.{os.getpid()}.replaced"))
+        out.mkdir(parents=True, exist_ok=True)
     try:
-        out.mkdir(parents=True)
-    except OSError as error:
-        raise BadInput(
-            f"the folder '{out}' cannot be made ({error.strerror})", next="Choose another folder."
-        ) from error
+        yield
+    except BaseException:
+        shutil.rmtree(out, ignore_errors=True)
+        if old is not None:
+            old.rename(out)
+        raise
+    if old is not None:
+        shutil.rmtree(old, ignore_errors=True)
 
 
-def _count(n: int | None) -> int:
-    if n is None or n < 0:
-        raise BadInput(f"n is {n}", accepted="a whole number of at least 0")
-    return n
+def _names(n: int | None, ids: Tensor | Sequence[int] | None) -> Tensor:
+    """(B,) int64 names of the samples."""
+    if ids is None:
+        if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 0:
+            raise BadInput(f"n is {shown(n)}", accepted="a whole number of at least 0")
+        return torch.arange(int(n))
+    names = torch.as_tensor(ids)
+    if names.dtype.is_floating_point and len(names):
+        raise BadInput(f"ids are {names.dtype}", accepted="whole numbers")
+    names = names.to(torch.int64).reshape(-1)
+    if n is not None and n != len(names):
+        raise BadInput(f"n is {n} but there are {len(names)} ids", accepted="one of the two, or equal numbers")
+    return names
+
+
+def _device_of(engine: nn.Module) -> torch.device:
+    return next((p.device for p in engine.parameters()), torch.device("cpu"))
+
+
+def _go_on(run: Run, done: int, total: int) -> None:
+    """Tell how far sampling is, and stop if asked to."""
+    if run.stopping():
+        error = Stopped(f"sampling stopped after {done} of {total} samples", next="Nothing was written.")
+        vars(error)["exit_code"] = run.stop_code()
+        raise error
+    left = run.seconds() / done * (total - done) if done else math.nan
+    run.emit(Progress(stage="sample", done=done, total=total, seconds_left=left))
 
 
 def _part(value: object, offset: int, size: int) -> object:
@@ -552,10 +838,10 @@ class Described(Report):
 
 def _described(model: Fitted) -> Described:
     recipe, family = model.recipe, model.family
-    data = recipe.get("data", {})
+    data = recipe.get("data") or {}
     facts = [
         ("family", f"{family.title} ({family.name})" if family is not None else model.name),
-        ("learned numbers", f"{parameters_of(model.engine):,}"),
+        ("learned numbers", f"{_learned(model.engine):,}"),
         (
             "fitted on",
             f"{data.get('items', '?'):,} items of kind {data.get('kind')} ({data.get('source')})"
@@ -572,7 +858,14 @@ def _described(model: Fitted) -> Described:
     ]
     parts = family.parts() if family is not None else ()
     name = family.title if family is not None else model.name
-    return Described(model.name, f"A {name} model", parameters_of(model.engine), model.offers(), parts, tuple(facts))
+    return Described(model.name, f"A {name} model", _learned(model.engine), model.offers(), parts, tuple(facts))
+
+
+def _learned(engine: nn.Module) -> int:
+    """Numbers that were learned: trained ones, or counts."""
+    if isinstance(engine, Counts):
+        return sum(t.numel() for t in engine.tables().values())
+    return parameters_of(engine)
 
 
 def _space_words(space: Space) -> str:
