@@ -165,7 +165,9 @@ def scattered(components: int = 3, dimensions: int = 4, seed: int = 0, apart: fl
 class MixtureTable:
     """A table of points with their class, and the truth behind it.
 
-    data: columns x1 ... xd and the target "class". mixture: the distribution. draw: the points before they became a table.
+    data: columns x1 ... xd and the target "class".
+    mixture: the distribution.
+    draw: the points before they became a table.
     """
 
     data: TableData
