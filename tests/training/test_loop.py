@@ -259,6 +259,13 @@ def test_a_row_that_is_not_a_number_stops_on_its_step(tmp_path: Path) -> None:
     assert [e.step for e in events if isinstance(e, Alarmed)] == [at]
 
 
+def test_a_bad_buffer_is_named_when_it_spoils_every_row() -> None:
+    x = rows_of_numbers().take(torch.arange(37)).x
+    x[3, 2] = math.nan  # spoils the scale that preparation learns
+    with pytest.raises(NonFiniteLoss, match="at step 0 in all 8 rows, since 'scale' is not a number"):
+        train(Dropping(), TensorExamples(x), settings=SETTINGS, steps=5, seed=0, run=Run())
+
+
 def test_a_gradient_that_is_not_finite_names_its_parameter() -> None:
     engine = Failing(4, "gradient")
     with pytest.raises(NonFiniteLoss, match="gradient of 'net.bias' in turn 'fail' is not finite at step 4"):

@@ -46,12 +46,13 @@ class Dropping(nn.Module, Learns, Prepares):
 
     Args:
         ballast: numbers in a buffer, so that a checkpoint takes a while to write. pause: seconds a step sleeps.
+        drop: share of activations dropped.
     """
 
-    def __init__(self, size: int = 5, ballast: int = 0, pause: float = 0.0) -> None:
+    def __init__(self, size: int = 5, ballast: int = 0, pause: float = 0.0, drop: float = 0.3) -> None:
         super().__init__()
         self.size, self.pause = size, pause
-        self.body = nn.Sequential(nn.Linear(size, 7), nn.Dropout(0.3), nn.SiLU(), nn.Linear(7, size))
+        self.body = nn.Sequential(nn.Linear(size, 7), nn.Dropout(drop), nn.SiLU(), nn.Linear(7, size))
         self.judge = nn.Linear(size, 1)
         self.register_buffer("scale", torch.ones(size))
         self.register_buffer("seen", torch.zeros((), dtype=torch.int64))

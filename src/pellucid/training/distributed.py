@@ -115,6 +115,7 @@ def _shard(step: Step) -> Step:
         dist.broadcast(tensor, src=0)
     fully_shard(step)
     step.refresh()
+    step.own_outputs = True  # no views: the gathering of parameters for the backward pass hangs on the outputs
     return step
 
 
@@ -126,8 +127,10 @@ def full(tensor: Tensor) -> Tensor:
 
 
 def like(whole: Tensor, example: Tensor) -> Tensor:
-    """A whole tensor, sharded and placed as `example` is."""
+    """A whole tensor, sharded and placed as `example` is; each process must hold the same and keeps its own part."""
     from torch.distributed.tensor import DTensor, distribute_tensor
 
     whole = whole.to(example.device)
-    return distribute_tensor(whole, example.device_mesh, example.placements) if isinstance(example, DTensor) else whole
+    if not isinstance(example, DTensor):
+        return whole
+    return distribute_tensor(whole, example.device_mesh, example.placements, src_data_rank=None)

@@ -47,6 +47,7 @@ class Step(nn.Module):
         owned = {id(p) for p in engine.parameters()}
         strange = {id(p): p for turn in self.turns for p in turn.parameters if id(p) not in owned}
         self.extra = nn.ParameterList(strange.values())
+        self.own_outputs = False
 
     def forward(self, turn: str | int, batch: Batch, rows: Rows) -> tuple[Tensor, Tensor]:
         """Losses (B,) of one turn and its penalty (), both in float32 at least."""
@@ -58,6 +59,8 @@ class Step(nn.Module):
                 accepted=f"({len(batch)},), one loss a row",
             )
         penalty = losses.new_zeros(()) if move.penalty is None else move.penalty(batch, rows)
+        if self.own_outputs:
+            losses, penalty = losses.clone(), penalty.clone()
         return _wide(losses), _wide(penalty)
 
     def index(self, turn: str | int) -> int:

@@ -133,7 +133,7 @@ class Walk:
         value /= self.team.size
         if not math.isfinite(value):
             raise NonFiniteLoss(
-                f"the loss of turn '{player.turn.name}' is {value} at step {k}{_rows_of(losses, batch)}"
+                f"the loss of turn '{player.turn.name}' is {value} at step {k}{self._rows_of(losses, batch)}"
             )
         if not math.isfinite(size):
             raise NonFiniteLoss(
@@ -144,6 +144,19 @@ class Walk:
             clip(player.parameters, self.settings.clip, norm)
         update(player.optimizer, self.settings.rate * player.turn.rate * factor)
         return float(value)
+
+    def _rows_of(self, losses: Tensor, batch: Batch) -> str:
+        """Where a loss went wrong: in rows of its own, or everywhere because of the weights."""
+        bad = ~torch.isfinite(losses.detach())
+        count = int(bad.sum())
+        if count == 0:
+            return ", through its penalty or the rows of another process" if self.team.size > 1 else ", in its penalty"
+        if count < len(losses):
+            ids = ", ".join(str(i) for i in batch.ids[bad][:5].tolist())
+            return f" in {count} of {len(losses)} rows (items {ids}{', ...' if count > 5 else ''})"
+        # infinity may be meant (a mask), not-a-number never is
+        nan = [name for name, t in self.step.engine.state_dict().items() if bool(torch.isnan(t).any())]
+        return f" in all {count} rows" + (f", since '{nan[0]}' is not a number" if nan else "")
 
     def _mean(self, losses: Tensor, batch: Batch) -> Tensor:
         """Weighted mean over the whole batch; times the team's size in a team, whose gradients are averaged later."""
@@ -238,17 +251,6 @@ def _repeats(order: Order, k: int) -> bool:
 def _whole(tensor: Tensor) -> Tensor:
     """A stand-in of the whole tensor's shape (a sharded one says its whole shape too)."""
     return torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
-
-
-def _rows_of(losses: Tensor, batch: Batch) -> str:
-    bad = ~torch.isfinite(losses.detach())
-    count = int(bad.sum())
-    if count == 0:
-        return ", through its penalty"
-    if count == len(losses):
-        return f" in all {count} rows"
-    ids = ", ".join(str(i) for i in batch.ids[bad][:5].tolist())
-    return f" in {count} of {len(losses)} rows (items {ids}{', ...' if count > 5 else ''})"
 
 
 def _first_bad(tensors: Mapping[str, Tensor | None]) -> str:
