@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
@@ -13,22 +13,18 @@ __all__ = ["about_this_machine"]
 
 def about_this_machine() -> dict[str, object]:
     """Processor, cores, load, versions and date."""
-    names = [line.split(":")[1].strip() for line in _read("/proc/cpuinfo").splitlines() if line.startswith("model name")]
-    family = {
-        key: line.split(":")[1].strip()
-        for line in _read("/proc/cpuinfo").splitlines()
-        for key in ("cpu family", "model")
-        if line.split(":")[0].strip() == key
-    }
+    fields = [line.split(":")[:2] for line in _read("/proc/cpuinfo").splitlines() if ":" in line]
+    about = {field[0].strip(): field[1].strip() for field in reversed(fields)}  # the first core speaks for all
+    family: dict[str, object] = {key: about[key] for key in ("cpu family", "model") if key in about}
     return {
-        "processor": names[0] if names else platform.processor(),
+        "processor": about.get("model name", platform.processor()),
         **family,
         "cores": os.cpu_count(),
         "load": [round(x, 2) for x in os.getloadavg()],
         "system": platform.system(),
         "python": platform.python_version(),
         "versions": {name: version(name) for name in ("pellucid", "torch", "numpy", "scikit-learn")},
-        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
     }
 
 
