@@ -28,6 +28,8 @@ _WHERE = {
     "Fitted": "pellucid.model",
     "Draw": "pellucid.model",
     "compare": "pellucid.evaluate.compare",
+    "compare_models": "pellucid.evaluate.compare",
+    "explain_sample": "pellucid.explain.explained",
     "families": "pellucid.catalog",
 }
 _PACKAGES = ("audit", "catalog", "evaluate", "explain", "release", "tasks", "testing")
@@ -40,7 +42,8 @@ if TYPE_CHECKING:
     from pellucid.core.run import Run
     from pellucid.domains.described import describe_data
     from pellucid.domains.read import read
-    from pellucid.evaluate.compare import compare
+    from pellucid.evaluate.compare import compare, compare_models
+    from pellucid.explain.explained import explain_sample
     from pellucid.fitting import fit, resume
     from pellucid.model import Draw, Fitted, adopt, load
 

@@ -369,7 +369,7 @@ def data(
     path: Annotated[
         str,
         typer.Argument(
-            metavar="PATH", help="Your data, 'digits', or teaching data: shapes, mixture, causal.", show_default=False
+            metavar="PATH", help="Your data, 'digits', or teaching data: shapes, mixture, loans, linear.", show_default=False
         ),
     ],
     target: Target = None,
@@ -388,9 +388,9 @@ def data(
     """What was read: kinds, counts, ranges, missing values, duplicates, a picture. Or write teaching data."""
     from pellucid.domains.described import describe_data
     from pellucid.domains.read import read
-    from pellucid.domains.teaching.written import NAMES, write
+    from pellucid.domains.teaching.written import SETS, write
 
-    if path in NAMES and not Path(path).exists():
+    if path in SETS and not Path(path).exists():
         if out is None:
             raise BadInput(f"data {path} needs --out", accepted="a new folder for the generated data")
         written = write(path, out, n=n, seed=seed)

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pellucid.catalog import BRIDGES, bridge_class, families, family_class
-from pellucid.core.capabilities import CAPABILITIES, offers
+import numpy as np
+import pandas as pd
+
+from pellucid.catalog import domain_class, families, family_class
+from pellucid.core.capabilities import CAPABILITIES, Family, offers
+from pellucid.core.codec import Identity
+from pellucid.core.errors import BadInput
 from pellucid.core.report import Block, Cell, Prose, Report, Table
-from pellucid.core.space import Field, Mixed, Real, Space, Tokens
+from pellucid.domains.frames import TableData, read_table
+from pellucid.domains.pictures import Pictures
+from pellucid.fitting import bridge_for
 
-__all__ = ["Menu", "Taken", "menu", "taken"]
+__all__ = ["Menu", "Taken", "few", "menu", "taken"]
 
-KINDS: dict[str, Space] = {
-    "images": Real((1, 8, 8), levels=256),
-    "table": Mixed((Field("category", Tokens(3, 1)), Field("number", Real((1,))))),
-}
-"""One small space for each kind of data, as its codec would give it."""
+ITEMS = 96  # enough for every bridge to learn from
 
 
 @dataclass(frozen=True)
@@ -42,43 +45,55 @@ class Menu(Report):
         return "Families"
 
     def blocks(self) -> tuple[Block, ...]:
+        kinds = tuple(next(iter(self.kinds.values())))
         takes: list[tuple[Cell, ...]] = [
-            (name, self.titles[name], *(str(self.kinds[name][k]) for k in KINDS)) for name in self.kinds
+            (name, self.titles[name], *(str(self.kinds[name][k]) for k in kinds)) for name in self.kinds
         ]
         able: list[tuple[Cell, ...]] = [
             (name, *("yes" if c in self.capabilities[name] else "" for c in CAPABILITIES)) for name in self.kinds
         ]
         return (
             Prose("What each family takes, and through which bridge; then what its engine can do."),
-            Table(columns=("family", "what it is", *KINDS), rows=takes),
+            Table(columns=("family", "what it is", *kinds), rows=takes),
             Table(columns=("family", *CAPABILITIES), rows=able),
         )
 
 
 def menu() -> Menu:
-    """Ask every family of the catalogue."""
+    """Ask every family of the catalogue, about a few items of every kind of data."""
     classes = {name: family_class(name) for name in families()}
+    data = few()
     return Menu(
-        {n: {k: taken(n, s) for k, s in KINDS.items()} for n in classes},
+        {n: {k: taken(c(), items) for k, items in data.items()} for n, c in classes.items()},
         {n: offers(c.engine) for n, c in classes.items()},
         {n: c.title for n, c in classes.items()},
     )
 
 
-def taken(name: str, space: Space) -> Taken:
-    """How the family with its default settings meets this space."""
-    import torch
+def taken(family: Family, items: Pictures | TableData) -> Taken:
+    """How a family meets these items, found in the way in which `fit` finds it."""
+    codec = domain_class("images" if isinstance(items, Pictures) else "table")().learn(items)
+    try:
+        bridge = bridge_for(family, codec.space, codec.conditions, codec.encode(items))
+    except BadInput as error:
+        return Taken("", error.why)
+    return Taken("as it is" if isinstance(bridge, Identity) else f"through {bridge.name}")
 
-    from pellucid.core.space import zeros
 
-    family = family_class(name)()
-    refusal = family.accepts(space, {})
-    if refusal is None:
-        return Taken("yes")
-    for bridge in BRIDGES:
-        kind = bridge_class(bridge)
-        if kind.fits(space):  # type: ignore[attr-defined]
-            made = kind.learn(space, zeros(space, 64) + 0 * torch.arange(64.0).reshape(-1, *[1] * len(space.shape)))  # type: ignore[attr-defined]
-            if family.accepts(made.target, {}) is None:
-                return Taken(f"through {bridge}")
-    return Taken("", refusal.reason)
+def few() -> dict[str, Pictures | TableData]:
+    """A few made-up items of each kind: small grey pictures, and rows of numbers, words and gaps."""
+    draw = np.random.default_rng(0)
+    frame = pd.DataFrame(
+        {
+            "number": draw.normal(size=ITEMS).round(3),
+            "whole": draw.integers(0, 1000, ITEMS),
+            "word": draw.choice(["a", "b", "c"], ITEMS),
+            "gaps": np.where(draw.random(ITEMS) < 0.2, np.nan, draw.exponential(size=ITEMS)),
+            "class": draw.choice(["yes", "no"], ITEMS),
+        }
+    )
+    pixels = draw.integers(0, 256, (ITEMS, 8, 8, 1)).astype(np.uint8)
+    return {
+        "images": Pictures(pixels=pixels, labels=tuple(str(i % 3) for i in range(ITEMS))),
+        "table": read_table(frame, target="class"),
+    }
