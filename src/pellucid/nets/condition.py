@@ -48,7 +48,7 @@ class ConditionEncoder(nn.Module):
                 continue
             value, encode = condition.values[name], self.encode[f"c{index}"]
             if isinstance(encode, nn.Embedding):
-                value = value.reshape(value.shape[0], -1) + self.get_buffer(f"start{index}")
+                value = value.flatten(1) + self.get_buffer(f"start{index}")
                 vector = encode(value).mean(dim=1)
             else:
                 vector = encode(value.to(out.dtype))
