@@ -21,18 +21,22 @@ from pellucid.domains.pictures import Pictures
 from pellucid.evaluate.resampling import Estimate, check_rows, halves, of_rows
 from pellucid.model import Fitted
 
-__all__ = ["Bits", "bits_per_dimension"]
+__all__ = ["Bits", "BitsKind", "bits_per_dimension"]
+
+BitsKind = Literal["exact", "upper_bound", "estimate"]
 
 
 @dataclass(frozen=True)
 class Bits:
     """Bits per dimension over real rows.
 
-    kind: "exact", "upper_bound" (from a lower bound of log p) or "estimate". dimensions: numbers in one item.
+    kind: "exact", "upper_bound" (from a lower bound of log p) or "estimate".
+    given: what is known beforehand, such as the class: log p(item | class). dimensions: numbers in one item.
     """
 
     bits: Estimate
-    kind: Literal["exact", "upper_bound", "estimate"]
+    kind: BitsKind
+    given: tuple[str, ...]
     dimensions: int
 
 
@@ -56,14 +60,11 @@ def bits_per_dimension(model: Fitted, items: Pictures | TableData, *, seed: int 
             why="the mean is then infinite, as these items hold values that the model never saw",
         )
     estimate = of_rows(bits, halves(len(items), "likelihood", seed=seed))
-    if found.error is not None:  # the noise of each estimate, on top of which items were drawn
+    spread = estimate.spread
+    if found.error is not None:  # the noise of each estimate, beside that of which items were drawn
         error = found.error.detach().double().cpu().numpy() / (math.log(2) * dimensions)
-        noise = np.random.default_rng([seed, 1]).standard_normal(len(estimate.spread))
-        spread = estimate.spread + noise * math.sqrt(float(np.square(error).sum())) / len(bits)
-        estimate = Estimate(estimate.value, spread, estimate.n)
-    kinds: dict[str, Literal["exact", "upper_bound", "estimate"]] = {
-        "exact": "exact", "lower_bound": "upper_bound", "estimate": "estimate"
-    }  # fmt: skip
-    return Bits(
-        Estimate(estimate.value, estimate.spread, estimate.n, kind=kinds[found.kind]), kinds[found.kind], dimensions
-    )
+        noise = np.random.default_rng([seed, 1]).standard_normal(len(spread))
+        spread = spread + noise * math.sqrt(float(np.square(error).sum())) / len(bits)
+    kind: BitsKind = "upper_bound" if found.kind == "lower_bound" else found.kind
+    given = tuple(model.codec.conditions)
+    return Bits(Estimate(estimate.value, spread, estimate.n, kind=kind), kind, given, dimensions)

@@ -4,6 +4,10 @@ For each sample: is its nearest training item nearer than its nearest held-out i
 New real items say yes in half of the cases, copies always do. Ties count half. Distances only detect copying; they are
 no measure of privacy (Yao et al. 2025, "The DCR delusion", arXiv:2505.01524): an audit of membership is.
 
+Samples that share a nearest item say the same thing: a model that makes one picture again and again says one thing n
+times. So the interval counts groups of such samples, by the effective number n^2 / sum of squared group sizes
+(Kish 1965, section 8.2), and half-samples leave out whole groups.
+
 Pictures are compared in pixels; tables by numbers on the range of the training rows and choices that differ.
 """
 
@@ -16,6 +20,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pellucid.core.errors import BadInput
+from pellucid.core.interval import wilson
 from pellucid.domains.frames import TableData
 from pellucid.domains.pictures import Pictures
 from pellucid.evaluate.matrices import measured, points
@@ -56,7 +61,7 @@ def copy_check(
     copying looks like, must be in neither.
 
     Args:
-        name: of the generator, for its half-samples.
+        name: of the generator, for the half-samples of identical ones.
 
     Raises:
         BadInput: fewer than 10 samples, training or held-out items, or items of different kinds.
@@ -67,13 +72,27 @@ def copy_check(
     generator = np.random.default_rng(seed)
     some, others = (d.take(np.sort(generator.permutation(len(d))[:size])) for d in (train, held_out))
     here = points_of(samples, train)
-    to_train = nearest(here, points_of(some, train), 1).squared[:, 0]
-    to_held_out = nearest(here, points_of(others, train), 1).squared[:, 0]
+    near, near_2 = (nearest(here, points_of(items, train), 1) for items in (some, others))
+    to_train, to_held_out = near.squared[:, 0], near_2.squared[:, 0]
     tied = np.isclose(to_train, to_held_out, rtol=1e-9, atol=1e-12)
     closer = np.where(tied, 0.5, to_train < to_held_out)
-    masks = halves(len(samples), name, seed=seed)
-    same = identical(samples, train).astype(np.float64)
-    return CopyCheck(share(closer, masks), share(same, masks), size, float(np.median(np.sqrt(to_train))))
+    group = np.where(to_train <= to_held_out, near.places[:, 0], size + near_2.places[:, 0])
+    same = share(identical(samples, train).astype(np.float64), halves(len(samples), name, seed=seed))
+    return CopyCheck(_share_of_groups(closer, group, 2 * size, seed), same, size, float(np.median(np.sqrt(to_train))))
+
+
+def _share_of_groups(closer: Floats, group: NDArray[np.int64], groups: int, seed: int) -> Estimate:
+    """Share of samples, with half-samples of the groups they fall into (shared by all generators)."""
+    value, sizes = float(closer.mean()), np.bincount(group, minlength=groups)
+    sums = np.bincount(group, weights=closer, minlength=groups)
+    masks = halves(groups, "items compared with", seed=seed).astype(np.float64)
+    counted = masks @ sizes
+    on_halves = np.where(counted > 0, masks @ sums / np.maximum(counted, 1), value)
+    effective = max(1, round(len(closer) ** 2 / float(np.square(sizes).sum())))
+    score = wilson(round(value * effective), effective)
+    ends = (min(score.low, value), max(score.high, value))
+    kind = f"Wilson 95% for {effective:,} groups"
+    return Estimate(value, on_halves - on_halves.mean(), len(closer), (0.0, 1.0), ends, kind)
 
 
 def identical(samples: Pictures | TableData, others: Pictures | TableData) -> NDArray[np.bool_]:

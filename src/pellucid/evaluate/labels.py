@@ -40,6 +40,8 @@ class Judge:
         Raises:
             BadInput: no labels, or one class only.
         """
+        labelled = np.flatnonzero([bool(label) for label in train.labels or ()])
+        train = train.take(labelled) if train.labels is not None else train
         classes = train.classes()
         if train.labels is None or len(classes) < 2:
             raise BadInput(f"the pictures have {len(classes)} classes", accepted="2 classes or more")
@@ -63,10 +65,12 @@ def asked_class_share(judge: Judge, pictures: Pictures, *, seed: int = 0, name: 
     """Share of pictures that the judge takes for what their label says, with its Wilson interval.
 
     Raises:
-        BadInput: fewer than 10 pictures, or pictures without labels.
+        BadInput: fewer than 10 pictures with a label.
     """
-    check_rows(len(pictures), "the share of asked classes")
     if pictures.labels is None:
         raise BadInput("the pictures carry no class", why="they were not made for one")
+    pictures = pictures.take(np.flatnonzero([bool(label) for label in pictures.labels]))
+    check_rows(len(pictures), "the share of asked classes")
+    assert pictures.labels is not None
     hits = np.array([said == asked for said, asked in zip(judge.says(pictures), pictures.labels, strict=True)])
     return share(hits.astype(np.float64), halves(len(pictures), name, seed=seed))

@@ -67,8 +67,9 @@ def levels(data: TableData, column: Column, most: int | None = None) -> tuple[st
 def codes(data: TableData, column: Column, known: Sequence[str]) -> Whole:
     """(N,) position among the known values; len(known) for any other value, len(known) + 1 for a missing one."""
     cells = choices(data, column)
-    found = pd.Index(known, dtype="str").get_indexer(pd.Index(cells)).astype(np.int64)
-    return np.where(cells.isna(), len(known) + 1, np.where(found < 0, len(known), found))
+    place = {value: i for i, value in enumerate(known)}
+    found = cells.map(place).fillna(len(known)).to_numpy(np.int64)
+    return np.where(cells.isna(), len(known) + 1, found)
 
 
 def points(data: TableData, train: TableData) -> Points:

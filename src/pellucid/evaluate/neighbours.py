@@ -49,7 +49,7 @@ class Near(NamedTuple):
     """The k nearest of other points, nearest first: squared distances (N, k) and positions (N, k)."""
 
     squared: Floats
-    index: Whole
+    places: Whole
 
 
 class Pairs(NamedTuple):
@@ -67,24 +67,20 @@ def nearest(points: Points, others: Points, k: int, *, themselves: bool = False)
         themselves: points and others are the same; a point is then not its own neighbour (k < M).
 
     >>> line = Points(np.array([[0.0], [1.0], [3.0]]))
-    >>> nearest(line, line, 1, themselves=True).index.ravel().tolist()
+    >>> nearest(line, line, 1, themselves=True).places.ravel().tolist()
     [1, 0, 1]
     """
-    squared, index = np.empty((len(points), k)), np.empty((len(points), k), np.int64)
+    squared, places = np.empty((len(points), k)), np.empty((len(points), k), np.int64)
     for start, block in _blocks(points, others):
         rows = np.arange(len(block))
         if themselves:
             block[rows, start + rows] = np.inf
-        found = (
-            np.argpartition(block, k - 1, axis=1)[:, :k]
-            if k < block.shape[1]
-            else np.tile(np.arange(k), (len(block), 1))
-        )
+        found = np.argpartition(block, min(k, block.shape[1]) - 1, axis=1)[:, :k]
         order = np.argsort(np.take_along_axis(block, found, axis=1), axis=1, kind="stable")
         found = np.take_along_axis(found, order, axis=1)
-        index[start : start + len(block)] = found
+        places[start : start + len(block)] = found
         squared[start : start + len(block)] = np.take_along_axis(block, found, axis=1)
-    return Near(squared, index)
+    return Near(squared, places)
 
 
 def within(points: Points, others: Points, limit: Floats, own: Floats | None = None) -> Iterator[Pairs]:

@@ -86,8 +86,8 @@ def _radii(near: Near, chosen: Flags, k: int) -> Floats:
     """Squared distance to the k-th nearest chosen neighbour: chosen (R, N) gives (R, N)."""
     radii = np.empty(chosen.shape)
     for r, mask in enumerate(chosen):
-        reached = mask[near.index].cumsum(axis=1) >= k
-        place = np.where(reached[:, -1], reached.argmax(axis=1), near.index.shape[1] - 1)
+        reached = mask[near.places].cumsum(axis=1) >= k
+        place = np.where(reached[:, -1], reached.argmax(axis=1), near.places.shape[1] - 1)
         radii[r] = near.squared[np.arange(len(place)), place]
     return radii
 

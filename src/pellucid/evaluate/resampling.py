@@ -21,17 +21,30 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
+from scipy.stats import t
 
 from pellucid.core.errors import BadInput, MissingCapability, NonFiniteLoss, PellucidError
-from pellucid.core.interval import Difference, Interval, wilson
+from pellucid.core.interval import Z95, Difference, Interval, wilson
 
-__all__ = ["FEWEST", "REPLICATES", "Absent", "Estimate", "check_rows", "halves", "of_rows", "share"]
+__all__ = [
+    "FEWEST",
+    "REFITS",
+    "REPLICATES",
+    "Absent",
+    "Estimate",
+    "check_rows",
+    "halves",
+    "noise_of_gaps",
+    "of_rows",
+    "share",
+]
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
 REPLICATES = 200
 FEWEST = 10  # rows below which a half-sample says nothing
+REFITS = 3  # pairs of fits on halves, from which the noise of training is read
 
 
 @dataclass(frozen=True)
@@ -114,6 +127,24 @@ def check_rows(n: int, what: str, other: int | None = None) -> None:
             accepted="as many of both",
             why="it moves with n",
         )
+
+
+def noise_of_gaps(gaps: Floats, times: int, name: str, *, seed: int) -> Floats:
+    """Draws of the noise that training brings, from pairs of fits on both halves h, h' of the training rows.
+
+    gap = (score(h) - score(h')) / 2 has the variance of a score after training on all rows: half of the rows double
+    it, the difference doubles it again, and the factor 1/2 divides it by four. Student's t makes up for few pairs.
+
+    Args:
+        gaps: (P, S), P pairs and S scores.
+
+    Returns:
+        (times, S), each column with mean 0.
+    """
+    deviation = np.sqrt(np.square(gaps).mean(0)) * t.ppf(0.975, len(gaps)) / Z95
+    generator = np.random.default_rng([seed % 2**32, zlib.crc32(f"{name} training".encode())])
+    draws: Floats = generator.standard_normal((times, 1)) * deviation
+    return draws - draws.mean(0)
 
 
 def of_rows(rows: Floats, masks: Flags, statistic: Callable[[Floats], float] | None = None) -> Estimate:

@@ -11,15 +11,14 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata, t
+from scipy.stats import rankdata
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
 from pellucid.core.errors import BadInput
-from pellucid.core.interval import Z95
 from pellucid.domains.columns import Column
 from pellucid.domains.frames import TableData
 from pellucid.evaluate.matrices import TreeCells, codes, is_choice, is_number, levels, measured, numbers
-from pellucid.evaluate.resampling import Estimate, check_rows, halves
+from pellucid.evaluate.resampling import REFITS, Estimate, check_rows, halves, noise_of_gaps
 
 __all__ = ["Target", "Utility", "area", "choose_target", "utility"]
 
@@ -28,7 +27,6 @@ Flags = NDArray[np.bool_]
 Whole = NDArray[np.int64]
 
 CLASSES = 20  # most frequent classes that are predicted; rows of others are left out
-REFITS = 3  # pairs of half-size training sets, from which the noise of training is read
 
 
 @dataclass(frozen=True)
@@ -97,10 +95,7 @@ def utility(
     gaps = []
     for half in halves(len(y), f"{name} refits", seed=seed, times=REFITS):
         gaps.append((scores(half, masks[:0])[0] - scores(~half, masks[:0])[0]) / 2)
-    # with few pairs the deviation is itself uncertain: Student's t makes up for it
-    deviation = np.sqrt(np.mean(np.square(gaps), axis=0)) * t.ppf(0.975, REFITS) / Z95
-    noise = np.random.default_rng([seed, len(name), *name.encode()]).standard_normal((len(masks), 1)) * deviation
-    spread = everything[1:] - everything[1:].mean(0) + noise - noise.mean(0)
+    spread = everything[1:] - everything[1:].mean(0) + noise_of_gaps(np.array(gaps), len(masks), name, seed=seed)
     found = [
         Estimate(float(everything[0, i]), spread[:, i], len(y), (0.0 if target.classes else -np.inf, 1.0))
         for i in range(everything.shape[1])
