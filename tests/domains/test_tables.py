@@ -316,6 +316,17 @@ def test_few_different_numbers_are_symbols() -> None:
     assert round_trip(unseen, codec).frame["grade"].tolist() == [1.3, 2.0]
 
 
+def test_more_numbers_are_symbols_where_they_repeat_and_stand_apart() -> None:
+    random = np.random.default_rng(8)
+    limits = random.choice(random.integers(0, 10**6, 150), 6000)  # 150 amounts out of a million
+    ages = random.integers(0, 150, 6000)  # every whole number in between
+    rare = np.concatenate([limits[:150], random.integers(0, 10**6, 5850)])
+    codec = Tables().learn(read_table(pd.DataFrame({"limit": limits, "age": ages, "rare": rare})))
+    assert isinstance(codec.fields("limit")[0].space, Tokens)
+    assert codec.fields("age") == (Field("age", Real((1,))),)
+    assert codec.fields("rare")[0] == Field("rare", Real((1,)))
+
+
 # -------------------------------------------------------------------------------------------------------- likelihoods
 
 

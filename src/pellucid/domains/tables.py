@@ -22,7 +22,7 @@ from pellucid.core.codec import Codec, Domain, Measures
 from pellucid.core.errors import BadInput, nearest
 from pellucid.core.rows import Rows
 from pellucid.core.space import Field, Mixed, Space
-from pellucid.domains.cells import Cells, Fixed, Symbols, numbers_in
+from pellucid.domains.cells import Cells, Fixed, Symbols, kind_of, numbers_in
 from pellucid.domains.columns import Column
 from pellucid.domains.frames import TableData
 from pellucid.domains.rulers import TOLERANCE, Numbers
@@ -34,13 +34,18 @@ from pellucid.domains.wishes import fulfils
 __all__ = ["TableCodec", "Tables"]
 
 ALWAYS_SYMBOLS = 8  # numbers with so few different values are symbols even where each occurs once
+MORE_SYMBOLS = 4  # so many times the setting where values stand apart
+OFTEN = 10  # rows a value, the commonest left out
+EMPTY = 10  # points of the grid a value
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tables(Domain[TableData]):
     """Settings of the table domain.
 
-    symbols: numbers and dates with so many different values or fewer become symbols, one a value.
+    symbols: numbers and dates with so many different values or fewer become symbols, one a value; up to four times
+        as many where each occurs often and most of the column's grid between them is empty (amounts of money that
+        are always the same few), because numbers drawn between such values would be invented.
     spike: share of rows from which a value of another number gets a symbol of its own, if its neighbours are rarer.
     knots: of each column's ruler, at most.
     """
@@ -83,9 +88,10 @@ class Tables(Domain[TableData]):
         if column.kind in ("category", "boolean"):
             return Symbols.learn(column, series, gap)
         found, missing = numbers_in(series, column)
-        distinct, present = len(np.unique(found[~missing])), int((~missing).sum())
-        if distinct <= min(self.symbols, max(ALWAYS_SYMBOLS, present // 2)):
-            return Symbols.learn(column, series, gap or not distinct)
+        values, counts = np.unique(found[~missing], return_counts=True)
+        few = len(values) <= min(self.symbols, max(ALWAYS_SYMBOLS, counts.sum() // 2))
+        if few or (len(values) <= MORE_SYMBOLS * self.symbols and _stand_apart(values, counts, column)):
+            return Symbols.learn(column, series, gap or not len(values))
         spike = None if target else self.spike
         return Numbers.learn(column, series, gap=gap, knots=self.knots, spike=spike, pack=not target)
 
@@ -289,6 +295,14 @@ class TableCodec(Codec[TableData], Measures):
             raise BadInput(f"the stored target '{wanted}' is no column", accepted=", ".join(c.name for c in columns))
         target = Target.from_plain(stored.target, groups["target"], chosen)
         return cls(columns, tuple(c for c in cells if c is not chosen), target)
+
+
+def _stand_apart(values: NDArray[Any], counts: NDArray[np.int64], column: Column) -> bool:
+    """Do the values (k,) occur often, on few points of their grid? A column without a grid has endless points."""
+    unit = 1e6 if kind_of(column) == "date" else 1.0
+    points = float(values[-1] - values[0]) / (column.step * unit) if column.step else np.inf
+    often = counts.sum() - counts.max() >= OFTEN * (len(values) - 1)
+    return bool(often and points > EMPTY * len(values))
 
 
 def cells_from_plain(plain: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Cells:
