@@ -83,7 +83,14 @@ def family_class(name: str) -> type[Family]:
         return resolve(FAMILIES[name])
     for point in entry_points(group="pellucid.families"):
         if point.name == name:
-            found: type[Family] = point.load()
+            try:
+                found: type[Family] = point.load()
+            except Exception as error:  # another package's code can fail in any way
+                raise BadInput(
+                    f"family '{name}' comes from '{point.value}', which cannot be imported",
+                    why=f"{type(error).__name__}: {error}",
+                    next="Update or remove the package that brings it.",
+                ) from error
             return found
     raise _unknown("family", name, families())
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -54,39 +56,41 @@ DataPath = Annotated[Path | None, typer.Option("--data", help="The data the run 
 
 def main() -> None:
     """Entry point: errors become one clear message and the exit code listed in docs/exit_codes.md."""
-    as_json = "--json" in sys.argv
     try:
         code = app(standalone_mode=False)
+        sys.stdout.flush()
         sys.exit(code if isinstance(code, int) else 0)
     except typer.Exit as stop:
         sys.exit(stop.exit_code)
     except _UsageError as error:
-        if as_json:
-            _print_json({"error": {"type": "BadInput", "message": error.format_message(), "exit_code": 2}})
-        else:
+        if "--json" not in sys.argv:
             error.show()
-        sys.exit(2)
+            sys.exit(2)
+        _end("BadInput", error.format_message(), 2)
     except PellucidError as error:
-        code = int(error.exit_code)
-        if as_json:
-            _print_json({"error": {"type": type(error).__name__, "message": str(error), "exit_code": code}})
-        else:
-            print(f"pellucid: {error}", file=sys.stderr)
-        sys.exit(code)
+        _end(type(error).__name__, str(error), int(error.exit_code))
     except (KeyboardInterrupt, typer.Abort):
-        print("pellucid: stopped.", file=sys.stderr)
-        sys.exit(130)
-    except BrokenPipeError:
+        _end("Stopped", "stopped before there was anything to keep.", 130)
+    except BrokenPipeError:  # whoever read our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except OSError as error:
+        place = f"'{error.filename}'" if error.filename is not None else "a file"
+        _end("BadInput", str(BadInput(f"{place} cannot be read or written ({error.strerror or error})")), 2)
     except Exception as error:
         if os.environ.get("PELLUCID_DEBUG"):
             raise
-        text = f"unexpected {type(error).__name__}: {error}"
-        if as_json:
-            _print_json({"error": {"type": "Unexpected", "message": text, "exit_code": 1}})
-        print(f"pellucid: {text}. This is a fault of pellucid; PELLUCID_DEBUG=1 shows where.", file=sys.stderr)
-        sys.exit(1)
+        text = str(PellucidError(f"unexpected {type(error).__name__}: {error}"))
+        _end("Unexpected", f"{text} This is a fault of pellucid; PELLUCID_DEBUG=1 shows where.", 1)
+
+
+def _end(kind: str, message: str, code: int) -> None:
+    """Say an error where it is looked for, and stop."""
+    if "--json" in sys.argv:
+        _print_json({"error": {"type": kind, "message": message, "exit_code": code}})
+    else:
+        print(f"pellucid: {message}", file=sys.stderr)
+    sys.exit(code)
 
 
 @app.callback(invoke_without_command=True)
@@ -109,11 +113,11 @@ def demo(
     """Train five families on handwritten digits, compare them, explain one sample, write one report."""
     from pellucid.apps.demo import run_demo
 
-    run, terminal = _run(quiet or as_json)
-    with _stopping(run):
+    _check_minutes(minutes)
+    _check_report(out, force=True)
+    with _job(quiet or as_json) as (run, terminal):
         report = run_demo(minutes=minutes, seed=seed, run=run, label=lambda text: setattr(terminal, "label", text))
-    terminal.close()
-    path = report.save(out)
+    path = _save(report, out)
     if as_json:
         _print_json({"report": str(path), **report.headline()})
         return
@@ -125,6 +129,7 @@ def demo(
 
 @app.command()
 def fit(
+    words: typer.Context,
     data: Annotated[
         str | None,
         typer.Argument(
@@ -133,12 +138,17 @@ def fit(
             show_default=False,
         ),
     ] = None,
-    family: Annotated[str, typer.Option("--family", help="See `pellucid families`.")] = "diffusion",
+    family: Annotated[
+        str | None, typer.Option("--family", help="See `pellucid families`.", show_default="diffusion")
+    ] = None,
     minutes: Annotated[float | None, typer.Option(help="Budget in minutes.")] = None,
     steps: Annotated[int | None, typer.Option(help="Budget in steps.")] = None,
     out: Annotated[Path | None, typer.Option("--out", help="New run folder.")] = None,
     resume: Annotated[
         Path | None, typer.Option("--resume", metavar="DIR", help="Go on with a run that was stopped or killed.")
+    ] = None,
+    moved: Annotated[
+        Path | None, typer.Option("--data", help="With --resume: where the data is now, if it has moved.")
     ] = None,
     seed: Seed = 0,
     target: Target = None,
@@ -160,27 +170,34 @@ def fit(
     quiet: Quiet = False,
 ) -> None:
     """Train a model on your data and keep it in a run folder."""
-    if resume is None and (data is None or out is None):
-        raise BadInput("fit needs data and --out", accepted="pellucid fit PATH --out DIR, or pellucid fit --resume DIR")
-    if resume is not None and data is not None:
-        raise BadInput("both data and --resume were given", accepted="one of them; a run knows its data")
+    if resume is not None:
+        _check_resumed(words)
+    elif data is None or out is None:
+        raise BadInput(
+            f"fit has no {'PATH to learn from' if data is None else '--out'}",
+            accepted="pellucid fit PATH --out DIR, or pellucid fit --resume DIR",
+        )
+    elif moved is not None:
+        raise BadInput("--data came without --resume", next="The data to learn from is named first: pellucid fit PATH.")
     from pellucid.fitting import fit as fit_model
     from pellucid.fitting import resume as resume_run
 
-    run, terminal = _run(quiet or as_json)
-    with _stopping(run):
+    with _job(quiet or as_json) as (run, terminal):
         if resume is not None:
-            model, folder = resume_run(resume, checkpoint_every=checkpoint_every, run=run), resume
+            model, folder = resume_run(resume, data=moved, checkpoint_every=checkpoint_every, run=run), resume
         else:
             from pellucid.catalog import family_class
             from pellucid.core.settings import from_words, to_plain
             from pellucid.model import load
 
-            cls = family_class(family)
+            older = load(base) if base is not None else None
+            name = family or (older.name if older is not None else "diffusion")
+            changes = _pairs(setting, "--set")
+            plain = to_plain(from_words(family_class(name), changes))
             folder = Path(str(out))
             model = fit_model(
                 str(data),
-                family,
+                name,
                 minutes=minutes,
                 steps=steps,
                 seed=seed,
@@ -192,12 +209,11 @@ def fit(
                 size=size,
                 device=device,
                 precision=precision,
-                settings=to_plain(from_words(cls, _pairs(setting, "--set"))),
-                base=load(base) if base is not None else None,
+                settings={k: v for k, v in plain.items() if k in changes},
+                base=older,
                 checkpoint_every=checkpoint_every,
                 run=run,
             )
-    terminal.close()
     facts = {
         "run": str(folder),
         "family": model.name,
@@ -208,7 +224,8 @@ def fit(
     if as_json:
         _print_json(facts)
     elif not quiet:
-        print(f"The model is in {folder}. Next: pellucid sample {folder} -n 64 --out samples")
+        form = "samples" if model.codec.kind == "images" else "samples.csv"
+        print(f"The model is in {folder}. Next: pellucid sample {folder} -n 64 --out {form}")
 
 
 @app.command()
@@ -244,21 +261,20 @@ def sample(
     from pellucid.domains.write import check_target
     from pellucid.model import load
 
-    if n < 1:
-        raise BadInput(f"-n is {n}", accepted="a whole number of at least 1")
+    _check_count(n)
+    _check_outside(out, folder)
+    words = _pairs(where, "--where")
     model = load(folder)
     if out is not None:
         check_target(out, model.codec.kind, force=force)
-    words = _pairs(where, "--where")
     if of_class is not None:
-        names = list(model.codec.conditions)
-        if not names:
-            raise BadInput(
-                "--class was given", why="This model was fitted without classes.", next="Fit it with --target."
-            )
-        words["class" if "class" in names else names[0]] = of_class
+        name = _class_name(model)
+        if name in words:
+            raise BadInput(f"both --class and --where {name}=... were given", accepted="one of them")
+        words[name] = of_class
     settings = from_words(type(model.how()), _pairs(how, "--how"), model.how()) if how else None
-    draw = model.sample(n, seed=seed, where=words, how=settings)
+    with _job(quiet or as_json) as (run, _):
+        draw = model.sample(n, seed=seed, where=words, how=settings, run=run)
     if out is not None:
         path = draw.save(out, force=force)
         if as_json:
@@ -293,13 +309,15 @@ def compare(
     quiet: Quiet = False,
 ) -> None:
     """Put families (or finished runs) side by side on the same data, with intervals."""
-    from pellucid.domains.read import read
     from pellucid.evaluate.compare import compare as compare_families
     from pellucid.evaluate.compare import compare_models
 
     _check_report(out, force)
-    run, terminal = _run(quiet or as_json)
-    with _stopping(run):
+    _check_minutes(minutes)
+    _check_count(n)
+    for path in paths:
+        _check_outside(out, Path(path))
+    with _job(quiet or as_json) as (run, _):
         if all((Path(p) / "manifest.json").is_file() for p in paths):
             from pellucid.model import load
 
@@ -312,12 +330,11 @@ def compare(
                 raise BadInput(
                     f"{len(paths)} paths are not all finished runs", accepted="one data set, or run folders only"
                 )
-            items = read(paths[0], kind=kind, target=target, size=size, kinds=_pairs(column, "--column"))
+            items = _read(paths[0], kind, target, size, column)
             names = "all" if families == "all" else [name.strip() for name in families.split(",")]
             report = compare_families(
                 items, families=names, minutes=minutes, n=n, seed=seed, precision=precision, run=run
             )
-    terminal.close()
     _show(report, as_json, out, quiet)
 
 
@@ -337,14 +354,15 @@ def explain(
     from pellucid.explain.explained import explain_sample
     from pellucid.model import load
 
+    if index < 0:
+        raise BadInput(f"--index is {index}", accepted="0 for the first sample of the seed, 1 for the second, ...")
     _check_report(out, force)
+    _check_outside(out, folder)
     model = load(folder)
     items = _data_of(folder, data)
-    run, terminal = _run(quiet or as_json)
-    where: dict[str, object] = {} if of_class is None else {next(iter(model.codec.conditions), "class"): of_class}
-    with _stopping(run):
+    where: dict[str, object] = {} if of_class is None else {_class_name(model): of_class}
+    with _job(quiet or as_json) as (run, _):
         report = explain_sample(model, items, seed=seed, index=index, where=where, run=run)
-    terminal.close()
     _show(report, as_json, out, quiet)
 
 
@@ -369,7 +387,9 @@ def data(
     path: Annotated[
         str,
         typer.Argument(
-            metavar="PATH", help="Your data, 'digits', or teaching data: shapes, mixture, loans, linear.", show_default=False
+            metavar="PATH",
+            help="Your data, 'digits', or teaching data: shapes, mixture, loans, linear.",
+            show_default=False,
         ),
     ],
     target: Target = None,
@@ -387,12 +407,12 @@ def data(
 ) -> None:
     """What was read: kinds, counts, ranges, missing values, duplicates, a picture. Or write teaching data."""
     from pellucid.domains.described import describe_data
-    from pellucid.domains.read import read
     from pellucid.domains.teaching.written import SETS, write
 
     if path in SETS and not Path(path).exists():
         if out is None:
             raise BadInput(f"data {path} needs --out", accepted="a new folder for the generated data")
+        _check_count(n)
         written = write(path, out, n=n, seed=seed)
         if as_json:
             _print_json({"out": str(written), "n": n, "seed": seed})
@@ -400,11 +420,14 @@ def data(
             print(f"{n:,} items of '{path}' with their ground truth are in {written}")
         return
     _check_report(out, force)
-    items = read(path, kind=kind, target=target, size=size, kinds=_pairs(column, "--column"))  # type: ignore[arg-type]
+    items = _read(path, kind, target, size, column)
     _show(describe_data(items), as_json, out, quiet)
 
 
 # ---------------------------------------------------------------------- words, answers, runs
+
+
+MOST = 10_000_000  # items at once: more do not fit into memory
 
 
 def _pairs(words: list[str] | None, option: str) -> dict[str, Any]:
@@ -414,31 +437,103 @@ def _pairs(words: list[str] | None, option: str) -> dict[str, Any]:
         name, sign, value = word.partition("=")
         if not sign or not name.strip():
             raise BadInput(f"{option} is '{word}'", accepted="NAME=VALUE")
+        if name.strip() in found:
+            raise BadInput(f"{option} names '{name.strip()}' twice", accepted="each name once")
         found[name.strip()] = value.strip()
     return found
 
 
-def _run(quiet: bool) -> tuple[Run, Terminal]:
+def _check_count(n: int) -> None:
+    if not 1 <= n <= MOST:
+        raise BadInput(f"-n is {n}", accepted=f"a whole number from 1 to {MOST:,}")
+
+
+def _check_minutes(minutes: float) -> None:
+    if not 0.0 < minutes < float("inf"):
+        raise BadInput(f"--minutes is {minutes:g}", accepted="a finite number above 0")
+
+
+def _check_resumed(words: typer.Context) -> None:
+    """A run goes on as it began: refuse words that would not be heard."""
+    heard = ("resume", "moved", "checkpoint_every", "as_json", "quiet")
+    said = [p for p in words.command.params if p.name not in heard and _was_said(words, p.name)]
+    if said:
+        names = [f"'{words.params[p.name or '']}'" if p.param_type_name == "argument" else p.opts[0] for p in said]
+        raise BadInput(
+            f"{', '.join(names)} came with --resume",
+            accepted="--resume, --data, --checkpoint-every, --json, --quiet",
+            why="A run goes on with the data and the settings it began with.",
+        )
+
+
+def _was_said(words: typer.Context, name: str | None) -> bool:
+    source = words.get_parameter_source(name or "")
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _check_outside(out: Path | None, run: Path) -> None:
+    """A file more in a run folder, and the run would no longer be trusted."""
+    if out is not None and run.is_dir() and out.resolve().is_relative_to(run.resolve()):
+        raise BadInput(
+            f"--out '{out}' lies inside the run '{run}'",
+            why="A run holds only what its manifest lists.",
+            next="Choose a place beside it.",
+        )
+
+
+def _class_name(model: Any) -> str:
+    """Name of the condition that --class means."""
+    names = list(model.codec.conditions)
+    if not names:
+        columns = [c.name for c in getattr(model.codec, "columns", ())]
+        raise BadInput(
+            "--class was given, but this model was fitted without classes",
+            next=f"Say --where COLUMN=VALUE, with a column of {', '.join(columns[:8])}, or fit with --target."
+            if columns
+            else "Fit it on pictures in one subfolder a class.",
+        )
+    return "class" if "class" in names else str(names[0])
+
+
+def _read(path: str, kind: str, target: str | None, size: int | None, column: list[str] | None) -> Any:
+    from pellucid.domains.read import read
+
+    return read(path, kind=kind, target=target, size=size, kinds=_pairs(column, "--column"))  # type: ignore[arg-type]
+
+
+@contextmanager
+def _job(quiet: bool) -> Iterator[tuple[Run, Terminal]]:
+    """A run that tells the terminal and can be stopped; the terminal is tidy again whatever happens."""
     from pellucid.apps.terminal import Terminal
-    from pellucid.core.run import Run
+    from pellucid.core.run import Run, stoppable
 
     terminal = Terminal(quiet=quiet)
-    return Run(listeners=[terminal]), terminal
-
-
-def _stopping(run: Run) -> Any:
-    from pellucid.core.run import stoppable
-
-    return stoppable(run)
+    run = Run(listeners=[terminal])
+    try:
+        with stoppable(run):
+            yield run, terminal
+    finally:
+        terminal.close()
 
 
 def _print_json(value: object) -> None:
-    print(json.dumps(value, indent=2, ensure_ascii=False, default=str, allow_nan=False))
+    text = json.dumps(value, indent=2, ensure_ascii=False, default=str, allow_nan=False)
+    try:
+        print(text)
+    except UnicodeEncodeError:  # a terminal without these letters, or half a letter in a file name
+        print(json.dumps(value, indent=2, default=str, allow_nan=False))
+
+
+def _save(report: Report, out: Path) -> Path:
+    from pellucid.core.bundle import disk_errors
+
+    with disk_errors(f"'{out}'"):
+        return report.save(out)
 
 
 def _show(report: Report, as_json: bool, out: Path | None, quiet: bool) -> None:
     if out is not None:
-        report.save(out)
+        _save(report, out)
     if as_json:
         sys.stdout.write(report.to_json().rstrip() + "\n")
     elif not (quiet and out is not None):
@@ -456,6 +551,8 @@ def _check_report(out: Path | None, force: bool) -> None:
     endings = (".html", ".md", ".json", ".txt")
     if out.suffix.lower() not in endings:
         raise BadInput(f"--out is '{out}'", accepted=", ".join(endings), next=nearest(out.suffix, endings))
+    if out.is_dir():
+        raise BadInput(f"'{out}' is a folder", accepted="a file name for the report")
     if out.exists() and not force:
         raise BadInput(f"'{out}' exists already", next="Choose another name, or add --force to replace it.")
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from pellucid.core.errors import BadInput
+
 __all__ = ["Difference", "Interval", "bootstrap", "paired_difference", "wilson"]
 
 Floats = NDArray[np.float64]
@@ -46,6 +48,8 @@ def wilson(hits: int, n: int) -> Interval:
     >>> round(i.low, 3), round(i.high, 3)
     (0.596, 0.982)
     """
+    if not 0 <= hits <= n:
+        raise BadInput(f"{hits} hits of {n}", accepted="hits from 0 to n")
     if n == 0:
         return Interval(math.nan, 0.0, 1.0, 0)
     p, z2 = hits / n, Z95 * Z95
@@ -65,10 +69,11 @@ def bootstrap(statistic: Callable[[NDArray[np.int64]], float], n: int, *, seed: 
     >>> i.value, i.low < 49.5 < i.high
     (49.5, True)
     """
+    if n < 1 or times < 1:
+        raise BadInput(f"{n} items resampled {times} times", accepted="at least one item and one time")
     generator = np.random.default_rng(seed)
-    values = np.array([statistic(generator.integers(0, n, n)) for _ in range(times)])
-    low, high = np.nanpercentile(values, [2.5, 97.5])
-    return Interval(statistic(np.arange(n)), float(low), float(high), n)
+    low, high = _middle([statistic(generator.integers(0, n, n)) for _ in range(times)])
+    return Interval(statistic(np.arange(n)), low, high, n)
 
 
 def paired_difference(
@@ -80,11 +85,22 @@ def paired_difference(
     times: int = 200,
 ) -> Difference:
     """first - second over the same resampled indices, so that what both share cancels."""
+    if n < 1 or times < 1:
+        raise BadInput(f"{n} items resampled {times} times", accepted="at least one item and one time")
     generator = np.random.default_rng(seed)
     values = []
     for _ in range(times):
         index = generator.integers(0, n, n)
         values.append(first(index) - second(index))
-    low, high = np.nanpercentile(np.array(values), [2.5, 97.5])
+    low, high = _middle(values)
     everything = np.arange(n)
-    return Difference(first(everything) - second(everything), float(low), float(high), n)
+    return Difference(first(everything) - second(everything), low, high, n)
+
+
+def _middle(values: list[float]) -> tuple[float, float]:
+    """Ends of the middle 95% of the numbers among `values`; NaN when there is none."""
+    known = [v for v in values if not math.isnan(v)]
+    if not known:
+        return math.nan, math.nan
+    low, high = np.percentile(np.array(known), [2.5, 97.5])
+    return float(low), float(high)

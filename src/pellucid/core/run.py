@@ -157,4 +157,5 @@ def stoppable(run: Run) -> Iterator[Run]:
         yield run
     finally:
         for number, old in previous.items():
-            signal.signal(number, old)
+            if old is not None:  # None: a handler that Python did not set and cannot put back
+                signal.signal(number, old)

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+import gzip
 import io
+import os
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from PIL import Image
 
 from pellucid.core.bundle import disk_errors, write_atomic
-from pellucid.core.errors import BadInput
+from pellucid.core.errors import BadInput, nearest
 from pellucid.domains.frames import TableData
 from pellucid.domains.pictures import Pictures
 
 __all__ = ["check_target", "forms", "write_items"]
 
+FOLDER = "a folder (a name without an ending)"
 _FORMS = {
-    "images": ("a folder", ".npz", ".png"),
+    "images": (FOLDER, ".npz", ".png"),
     "table": (".csv", ".csv.gz", ".tsv", ".parquet"),
 }
+_LATER = {  # endings of kinds of data that a model cannot be fitted on yet
+    ".txt": "A text file is for models of text, and pellucid fits none yet.",
+    ".wav": "A sound file is for models of sound, and pellucid fits none yet.",
+}
+_LONGEST = 100  # letters of a class in a folder's name
 
 
 def forms(kind: str) -> tuple[str, ...]:
@@ -36,30 +44,59 @@ def forms(kind: str) -> tuple[str, ...]:
 def write_items(items: Pictures | TableData, path: str | Path, *, force: bool = False) -> Path:
     """Write pictures as a folder of PNGs, `.npz` or one `.png` sheet, a table as CSV, TSV or Parquet.
 
-    A folder gets one subfolder a class when the pictures have labels. Files appear whole or not at all.
+    A folder gets one subfolder a class when the pictures have labels. A text file looks like the one the table was
+    read from: decimals, formats of dates and marks for missing values; Parquet has the types the values had. Files
+    appear whole or not at all.
 
     Raises:
         BadInput: the ending does not fit the kind, or the path exists and `force` is not set.
     """
     path = Path(path)
     check_target(path, "images" if isinstance(items, Pictures) else "table", force=force)
-    if isinstance(items, Pictures):
-        _write_pictures(items, path, force)
-    else:
+    if isinstance(items, TableData):
         _write_table(items, path)
+    elif not _ending(path):
+        _write_folder(items, path)
+    else:
+        _write_pictures(items, path)
     return path
 
 
 def check_target(path: Path, kind: str, *, force: bool) -> None:
     """Refuse what `write_items` would refuse, before any work is done."""
-    ending = _ending(path)
-    known = _FORMS[kind]
-    if (ending or "a folder") not in known:
-        raise BadInput(f"samples of this {kind} model cannot be written as '{path.name}'", accepted=", ".join(known))
-    if path.exists() and not force:
-        raise BadInput(f"'{path}' exists already", next="Choose another path, or add --force to replace it.")
-    if force and path.is_dir() and any(p.suffix != ".png" for p in path.rglob("*") if p.is_file()):
-        raise BadInput(f"'{path}' holds more than sample pictures", next="Choose another folder; nothing was removed.")
+    ending, known = _ending(path), _FORMS[kind]
+    if ending and ending not in known:
+        other = next((f"{ending} is for {of} models." for of, those in _FORMS.items() if ending in those), "")
+        raise BadInput(
+            f"samples of this {kind} model cannot be written as '{path.name}'",
+            accepted=", ".join(known),
+            why=_LATER.get(ending, other),
+            next=nearest(ending, [f for f in known if f.startswith(".")]),
+        )
+    if not ending and FOLDER not in known:
+        raise BadInput(
+            f"'{path.name}' has no ending, which says how the samples of this {kind} model are to be written",
+            accepted=f"a file that ends in {', '.join(known)}",
+        )
+    with disk_errors(f"'{path}'"):
+        if not os.path.lexists(path):
+            return
+        if not force:
+            raise BadInput(f"'{path}' exists already", next="Choose another name, or add --force to replace it.")
+        if path.is_symlink():
+            raise BadInput(
+                f"'{path}' is a link", why="Only what samples wrote is replaced.", next="Choose another name."
+            )
+        if path.is_dir() != (not ending):
+            what, form = ("a folder", "a file") if path.is_dir() else ("a file", "a folder")
+            raise BadInput(f"'{path}' is {what} and cannot be replaced by {form}", next="Choose another name.")
+        others = [p for p in sorted(path.rglob("*")) if p.is_symlink() or not (p.is_dir() or p.suffix == ".png")]
+        if others:
+            raise BadInput(
+                f"the folder '{path}' holds more than sample pictures: '{others[0].relative_to(path)}'",
+                why="Only what samples wrote is replaced.",
+                next="Choose another name; nothing was removed.",
+            )
 
 
 def _ending(path: Path) -> str:
@@ -73,40 +110,63 @@ def _png(pixels: np.ndarray) -> bytes:
     return out.getvalue()
 
 
-def _write_pictures(items: Pictures, path: Path, force: bool) -> None:
+def _write_pictures(items: Pictures, path: Path) -> None:
+    """One file."""
     shown = items.shown()
-    ending = _ending(path)
-    if ending == ".npz":
-        out = io.BytesIO()
-        labels = {} if items.labels is None else {"labels": np.array(items.labels, dtype=np.str_)}
-        np.savez_compressed(out, images=shown, **labels)
-        write_atomic(path, out.getvalue())
-        return
-    if ending == ".png":
+    if _ending(path) == ".png":
         write_atomic(path, _png(_sheet(shown)))
         return
-    with disk_errors(path.name):
+    arrays = {"images": shown}
+    if items.labels is not None:
+        arrays["labels"] = np.array(items.labels, dtype=np.str_)
+    out = io.BytesIO()
+    np.savez_compressed(out, **arrays)  # type: ignore[arg-type]
+    write_atomic(path, out.getvalue())
+
+
+def _write_folder(items: Pictures, path: Path) -> None:
+    """Written beside the path and then renamed; what it replaces goes last."""
+    names = _folder_names(items.labels or ())
+    digits = max(5, len(str(len(items))))
+    with disk_errors(f"'{path}'"):
         path.parent.mkdir(parents=True, exist_ok=True)
         temp = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
         temp.chmod(0o755)
         try:
-            digits = max(5, len(str(len(items))))
-            for i, pixels in enumerate(shown):
-                label = items.labels[i] if items.labels is not None else None
-                folder = temp / _folder_name(label) if label is not None else temp
+            for i, pixels in enumerate(items.shown()):
+                folder = temp if items.labels is None else temp / names[items.labels[i]]
                 folder.mkdir(exist_ok=True)
                 (folder / f"{i:0{digits}d}.png").write_bytes(_png(pixels))
-            if path.exists() and force:
-                shutil.rmtree(path)
-            temp.rename(path)
+            if path.exists():
+                old = temp.with_suffix(".old")
+                path.rename(old)
+                temp.rename(path)
+                shutil.rmtree(old, ignore_errors=True)
+            else:
+                temp.rename(path)
         except BaseException:
             shutil.rmtree(temp, ignore_errors=True)
             raise
 
 
-def _folder_name(label: str) -> str:
-    name = "".join("_" if c in '/\\:*?"<>|\0' else c for c in label).strip(". ")
-    return name or "_"
+def _folder_names(labels: Sequence[str]) -> dict[str, str]:
+    """A folder name for each class, no two of them alike even where a file system does not tell A from a.
+
+    >>> _folder_names(["7", "a/b", "a:b", "..", "A:B"])
+    {'7': '7', 'a/b': 'a_b', 'a:b': 'a_b-2', '..': '_', 'A:B': 'A_B-3'}
+    """
+    names: dict[str, str] = {}
+    taken: set[str] = set()
+    for label in dict.fromkeys(labels):
+        plain = "".join("_" if c in '/\\:*?"<>|' or not c.isprintable() else c for c in label)
+        name = first = plain[:_LONGEST].strip(". ") or "_"
+        count = 1
+        while name.casefold() in taken:
+            count += 1
+            name = f"{first}-{count}"
+        taken.add(name.casefold())
+        names[label] = name
+    return names
 
 
 def _sheet(shown: np.ndarray) -> np.ndarray:
@@ -122,25 +182,10 @@ def _sheet(shown: np.ndarray) -> np.ndarray:
 
 
 def _write_table(items: TableData, path: Path) -> None:
-    frame, ending = items.frame, _ending(path)
-    out = io.BytesIO()
+    ending, out = _ending(path), io.BytesIO()
     if ending == ".parquet":
-        frame.to_parquet(out, index=False)
-    else:
-        text = _as_text(items).to_csv(index=False, sep="\t" if ending == ".tsv" else ",")
-        if ending == ".csv.gz":
-            import gzip
-
-            out.write(gzip.compress(text.encode(), mtime=0))
-        else:
-            out.write(text.encode())
-    write_atomic(path, out.getvalue())
-
-
-def _as_text(items: TableData) -> pd.DataFrame:
-    """The frame with dates in the format they were read in and booleans in their own words."""
-    frame = items.frame.copy()
-    for column in items.columns:
-        if column.kind == "date" and column.format and pd.api.types.is_datetime64_any_dtype(frame[column.name]):
-            frame[column.name] = frame[column.name].dt.strftime(column.format)
-    return frame
+        items.given().to_parquet(out, index=False)
+        write_atomic(path, out.getvalue())
+        return
+    text = items.written().to_csv(index=False, sep="\t" if ending == ".tsv" else ",").encode()
+    write_atomic(path, gzip.compress(text, mtime=0) if ending == ".csv.gz" else text)
