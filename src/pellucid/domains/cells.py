@@ -8,7 +8,7 @@ rulers.py).
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -92,11 +92,11 @@ class Fixed(Cells):
 
     def write(self, series: pd.Series) -> list[Floats]:
         """No field; a cell that differs from the one value is refused, because it would be lost."""
-        if self.dtype == "str":
+        if self.value is None:
+            same = series.isna().to_numpy()
+        elif self.dtype == "str":
             text = texts_in(series, self.column)
             same = (text == self.value).to_numpy(dtype=np.bool_, na_value=False)
-        elif self.value is None:
-            same = series.isna().to_numpy()
         else:
             found, missing = numbers_in(series, self.column)
             same = (found == self.value) & ~missing
@@ -252,30 +252,22 @@ def numbers_in(series: pd.Series, column: Column) -> tuple[NDArray[Any], Bools]:
             missing = moments.isna().to_numpy()
             return np.where(missing, 0, moments.astype("datetime64[us]").to_numpy().astype(np.int64)), missing
         if kind == "boolean" and series.dtype.kind not in "biuf":
-            series = series.map({word: bool(k) for k, word in enumerate(column.levels or ("False", "True"))} | _BOTH)
+            levels = column.levels or ("False", "True")
+            series = series.map({levels[0]: False, levels[1]: True, False: False, True: True})
         missing = series.isna().to_numpy()
         if kind == "number":
-            return np.where(
-                missing, 0.0, pd.to_numeric(series).astype("Float64").to_numpy(np.float64, na_value=0.0)
-            ), missing
+            return pd.to_numeric(series).astype("Float64").to_numpy(np.float64, na_value=0.0), missing
         return pd.to_numeric(series).astype("Int64").to_numpy(np.int64, na_value=0), missing
     except (TypeError, ValueError) as error:
-        raise BadInput(
-            f"column '{column.name}' does not hold what it did in training ({error})", accepted=kind
-        ) from error
-
-
-_BOTH = {False: False, True: True}
+        came = f"column '{column.name}' does not hold what it did in training ({error})"
+        raise BadInput(came, accepted=f"cells of the kind {kind}") from error
 
 
 def texts_in(series: pd.Series, column: Column) -> pd.Series:
     """Cells of a category as text, the way the reader writes numbers and booleans that stand for classes."""
     if pd.api.types.is_numeric_dtype(series) or series.dtype.kind == "b":
-        write: Callable[[Any], str] = lambda v: repr(getattr(v, "item", lambda: v)()).removesuffix(".0")  # noqa: E731
-        return series.map(write, na_action="ignore")
-    if series.dtype.kind == "M":
-        return series.map(str, na_action="ignore")
-    return series
+        return series.map(lambda v: str(v).removesuffix(".0"), na_action="ignore")
+    return series.map(str, na_action="ignore") if series.dtype.kind == "M" else series
 
 
 def series_of(values: NDArray[Any], missing: Bools, dtype: Dtype) -> pd.Series:
@@ -289,9 +281,8 @@ def series_of(values: NDArray[Any], missing: Bools, dtype: Dtype) -> pd.Series:
     if dtype == "float64":
         return pd.Series(np.where(missing, np.nan, values.astype(np.float64)))
     if dtype == "datetime64[us]":
-        return pd.Series(
-            np.where(missing, np.datetime64("NaT", "us"), values.astype(np.int64).astype("datetime64[us]"))
-        )
+        moments = values.astype(np.int64).astype("datetime64[us]")
+        return pd.Series(np.where(missing, np.datetime64("NaT", "us"), moments))
     return pd.Series(values.astype(dtype))
 
 

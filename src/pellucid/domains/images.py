@@ -107,8 +107,8 @@ class ImageCodec(Codec[Pictures], Measures):
                 f"pictures are {items.pixels.shape[1:]} (height, width, channels) with {items.levels} levels",
                 accepted=f"{(height, width, channels)} with {self._levels} levels, as in training",
             )
-        level = torch.from_numpy(np.ascontiguousarray(items.pixels)).long().clamp(max=self._levels - 1)
-        return grid_of(self._space)[rearrange(level, "b h w c -> b c h w")]
+        numbers = grid_of(self._space).numpy()[np.minimum(items.pixels, self._levels - 1)]
+        return rearrange(torch.from_numpy(numbers), "b h w c -> b c h w").contiguous()
 
     def known(self, items: Pictures) -> Condition:
         """The class of each picture; a picture without a label (None or "") has none given."""

@@ -64,11 +64,13 @@ class Rule:
     gap: bool = False
 
     def __post_init__(self) -> None:
+        kind = kind_of(self.column)
         whole = all(isinstance(v, int) for v in (self.low, self.high, *self.spikes))
-        if kind_of(self.column) not in ("number", "integer", "date") or (
-            kind_of(self.column) != "number" and not whole
-        ):
-            raise BadInput(f"column '{self.column.name}' is stored wrongly", accepted="numbers or dates")
+        if kind not in ("number", "integer", "date") or (kind != "number" and not whole):
+            raise BadInput(
+                f"'{self.column.name}' of the kind {kind} runs from {self.low} to {self.high}",
+                accepted="numbers, or whole numbers for integers and dates",
+            )
         if self.step < 1 or not self.low <= self.high or any(b < 2 for b in self.bases):
             raise BadInput(
                 f"'{self.column.name}' has step {self.step}, range {self.low} to {self.high}, digits {self.bases}",
