@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from pellucid.core.errors import Stopped
 from pellucid.core.run import Run, stoppable
-from pellucid.training.checkpoint import Checkpoints
+from pellucid.training.checkpoint import Checkpoints, State
 from pellucid.training.loop import train
 from tests.training.toys import SETTINGS, Dropping, rows_of_numbers
 
-__all__ = ["STEPS", "go"]
+__all__ = ["STEPS", "die_at", "go"]
 
 STEPS = 60
 
@@ -32,3 +35,24 @@ def go(folder: str, pause: float = 0.0, ballast: int = 0, every: int = 7) -> Non
     except Stopped as stop:
         os.write(2, f"{stop}\n".encode())
         sys.exit(stop.exit_code)
+
+
+def die_at(folder: str, call: int) -> None:
+    """Save the checkpoints of steps 1, 2 and 3, and die right before the `call`-th call that touches the disk."""
+    calls = 0
+
+    def counted(function: Callable[..., Any]) -> Callable[..., Any]:
+        def counting(*arguments: Any, **named: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == call:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return function(*arguments, **named)
+
+        return counting
+
+    keep = Checkpoints(Path(folder), keep=2)
+    for name in ("open", "fdopen", "fsync", "chmod", "replace", "unlink", "close"):
+        setattr(os, name, counted(getattr(os, name)))
+    for step in (1, 2, 3):
+        keep.save(State(step, {"weights/a": torch.full((7,), float(step))}), Run())

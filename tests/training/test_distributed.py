@@ -36,7 +36,7 @@ def together(
     folder = tmp_path_factory.mktemp("together")
     Checkpoints(folder / "half of one").save(saved(alone[0]), Run())
     server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload(["torch", "tests.training.together"])
+    server.set_forkserver_preload(["torch._dynamo", "tests.training.together"])
     processes = [server.Process(target=work, args=(rank, 2, str(folder)), daemon=True) for rank in range(2)]
     for process in processes:
         process.start()

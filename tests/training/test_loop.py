@@ -372,6 +372,15 @@ def test_losses_of_another_shape_are_refused() -> None:
         step("meen", rows_of_numbers().take(torch.arange(2)), Rows(0, torch.arange(2)))
 
 
+def test_a_batch_too_large_for_memory_is_one_sentence() -> None:
+    class Vast(Mean):
+        def losses(self, batch: Batch, rows: Rows) -> Tensor:
+            return torch.empty(10**15).sum() + super().losses(batch, rows)
+
+    with pytest.raises(BadInput, match=r"a batch of 8 does not fit into memory.*batch=4"):
+        train(Vast(), rows_of_numbers(), settings=SETTINGS, steps=1, seed=0, run=Run())
+
+
 # Counting
 
 

@@ -13,22 +13,22 @@ from pathlib import Path
 import pytest
 import torch
 
-from pellucid.core.run import Run
+from pellucid.core.run import Event, Run
 from pellucid.training.checkpoint import Checkpoints, State
 from pellucid.training.journal import read_losses
-from tests.training.killed import STEPS, go
+from tests.training.killed import STEPS, die_at, go
 
 PATIENCE = 60.0  # seconds until a process that does not move is a failure
 
 
 @pytest.fixture(scope="module")
 def start() -> Callable[..., multiprocessing.process.BaseProcess]:
-    """Starts `go` in a process of its own, forked from a server that has imported everything already."""
+    """Starts a function in a process of its own, forked from a server that has imported everything already."""
     server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload(["torch", "tests.training.killed"])
+    server.set_forkserver_preload(["torch._dynamo", "tests.training.killed"])
 
-    def begin(*arguments: object) -> multiprocessing.process.BaseProcess:
-        process = server.Process(target=go, args=arguments, daemon=True)
+    def begin(*arguments: object, work: Callable[..., None] = go) -> multiprocessing.process.BaseProcess:
+        process = server.Process(target=work, args=arguments, daemon=True)
         process.start()
         return process
 
@@ -139,6 +139,31 @@ def test_killed_while_a_checkpoint_is_written(
     assert process.exitcode == 0
     assert not list(folder.glob(".*.tmp"))
     assert_equal_bit_for_bit(tmp_path, unbroken[BALLAST])
+
+
+def test_killed_between_any_two_calls_of_a_save(
+    start: Callable[..., multiprocessing.process.BaseProcess], tmp_path: Path
+) -> None:
+    reached, call = 0, 0
+    while True:
+        call += 1
+        folder = tmp_path / str(call)
+        process = start(str(folder), call, work=die_at)
+        process.join(PATIENCE)
+        told: list[Event] = []
+        state = Checkpoints(folder).latest(Run(listeners=[told.append]))
+        assert told == [], "nothing under a checkpoint's name is damaged"
+        step = 0 if state is None else state.step
+        if state is not None:
+            assert torch.equal(state.tensors["weights/a"], torch.full((7,), float(step)))
+        assert step >= reached, "what was committed a call earlier is still there"
+        assert not list(folder.glob(".*")), "the temp file is gone"
+        reached = step
+        if process.exitcode == 0:
+            break
+        assert process.exitcode == -signal.SIGKILL
+    assert reached == 3
+    assert call > 3 * 6, "open, fsync, chmod, replace, open, fsync of each save"
 
 
 def test_ctrl_c_and_sigterm_leave_a_checkpoint(

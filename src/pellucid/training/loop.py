@@ -30,10 +30,10 @@ from pellucid.training.checkpoint import Checkpoints, State
 from pellucid.training.distributed import Strategy, full, team
 from pellucid.training.journal import Journal
 from pellucid.training.order import Order
-from pellucid.training.precision import Arithmetic, matmul_route, settle
+from pellucid.training.precision import Arithmetic, Route, matmul_route, settle
 from pellucid.training.schedule import Replanned, Schedule
 from pellucid.training.step import Step
-from pellucid.training.walk import Walk, encoded, put_weights
+from pellucid.training.walk import Walk, encoded, memory_errors, put_weights
 from pellucid.training.watch import Seen, Watch
 
 __all__ = ["Outcome", "count", "train"]
@@ -105,21 +105,26 @@ def train(
     began = time.monotonic()
     engine.to(run.device)
     crew = team()
-    about = _about(engine, examples, settings, steps, seed, run, keep)
+    about = _about(engine, examples, settings, steps, seed, keep)
+    route: Route | None = None
     if start is not None:
-        _check_same(start, about, run)
-        replans = replans or [Replanned(at=at, steps=total) for at, total in start.about["replans"]]
+        _check_same(start, about)
+        done, route = _plan_of(start)
+        replans = replans or done
     k = 0 if start is None else start.step
     with ExitStack() as stack:
+        stack.enter_context(memory_errors(settings))
         if base is not None:
-            stack.enter_context(_frozen(base))
-        step = Step(engine, objective, base)
+            stack.enter_context(_frozen(base.to(run.device)))
+        step = Step(engine, objective, base).to(run.device)
         if start is None:
             _prepare(engine, examples, settings, seed, bridge, run)
         else:
             put_weights(step, start)
         if arithmetic is None:
-            arithmetic = _measured(engine, examples, settings, seed, run, bridge, objective, base, start)
+            arithmetic = _measured(engine, examples, settings, seed, run, bridge, objective, base, route)
+        if start is not None:
+            _tell_of_change(start, arithmetic, run)
         stack.enter_context(matmul_route(arithmetic.matmul))
         walk = stack.enter_context(Walk(step, examples, settings, seed, run, bridge, strategy))
         if start is not None:
@@ -200,7 +205,7 @@ def count(
     about["data"] = examples.fingerprint() if keep is not None else ""
     first = 0
     if start is not None:
-        _check_same(start, about, run)
+        _check_same(start, about)
         engine.restore(start.part("tables"))
         first = start.step
     with ExitStack() as stack:
@@ -385,22 +390,19 @@ def _measured(
     bridge: Bridge | None,
     objective: Objective | None,
     base: nn.Module | None,
-    start: State | None,
+    route: Route | None,
 ) -> Arithmetic:
     ids = Order(seed, len(examples), settings.batch).ids(0)
     batch, rows = encoded(examples, ids, Rows(seed, ids).fork("settle"), bridge, run.device)
-    route = None if start is None else start.about["arithmetic"]["matmul"]
-    found = settle(run, engine, batch, rows, objective, base, route)
-    if start is not None and (then := start.about["arithmetic"]) != {
-        **to_plain(found),
-        "matmul_error": then["matmul_error"],
-    }:
-        run.notice(
-            "arithmetic",
-            "Threads, precision, device or version of torch differ from those of the checkpoint: the result may differ "
-            "from that of an unbroken run.",
-        )
-    return found
+    return settle(run, engine, batch, rows, objective, base, route)
+
+
+def _tell_of_change(start: State, now: Arithmetic, run: Run) -> None:
+    then = start.about["arithmetic"]
+    changed = [key for key, value in to_plain(now).items() if key != "matmul_error" and then.get(key) != value]
+    if changed:
+        was = ", ".join(f"{key} {_short(then.get(key))} then and {getattr(now, key)} now" for key in changed)
+        run.notice("arithmetic", f"The result may differ from that of an unbroken run: {was}.")
 
 
 def _about(
@@ -409,7 +411,6 @@ def _about(
     settings: Training,
     steps: int,
     seed: int,
-    run: Run,
     keep: Checkpoints | None,
 ) -> dict[str, Any]:
     """What must be the same when a run goes on."""
@@ -423,7 +424,7 @@ def _about(
     }
 
 
-def _check_same(start: State, about: Mapping[str, Any], run: Run) -> None:
+def _check_same(start: State, about: Mapping[str, Any]) -> None:
     for key, now in about.items():
         if key not in start.about:
             raise BadBundle(f"the checkpoint does not say its '{key}'", accepted="a checkpoint of the same kind of run")
@@ -433,6 +434,18 @@ def _check_same(start: State, about: Mapping[str, Any], run: Run) -> None:
                 accepted=f"{_short(start.about[key])}, as its checkpoint of step {start.step} says",
                 why="On other terms the result would be one that no recipe describes.",
             )
+
+
+def _plan_of(start: State) -> tuple[list[Replanned], Route]:
+    """Re-plans and matmul route of a checkpoint, which is a file and may hold anything."""
+    try:
+        replans = [Replanned(at=int(at), steps=int(steps)) for at, steps in start.about["replans"]]
+        route = start.about["arithmetic"]["matmul"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadBundle("the checkpoint's plan is not readable") from error
+    if route not in ("default", "onednn"):
+        raise BadBundle(f"the checkpoint's matmul route is {_short(route)}", accepted="default, onednn")
+    return replans, route
 
 
 def _short(value: object) -> str:

@@ -17,11 +17,12 @@ from pellucid.core.codec import Bridge
 from pellucid.core.errors import BadInput
 from pellucid.core.rows import Rows
 from pellucid.core.run import Planned, Run
+from pellucid.training.distributed import team
 from pellucid.training.order import Order
 from pellucid.training.precision import Arithmetic, copied, matmul_route, settle
 from pellucid.training.schedule import Schedule
 from pellucid.training.step import Step
-from pellucid.training.walk import Walk, encoded
+from pellucid.training.walk import Walk, encoded, memory_errors
 
 __all__ = ["Plan", "plan"]
 
@@ -81,9 +82,11 @@ def plan(
         raise BadInput(f"reserve is {reserve}", accepted="a share from 0 up to, not including, 1")
     began = time.monotonic()
     budget = math.inf if minutes is None else minutes * 60.0 * (1.0 - reserve)
-    each, learned = _calibrated(engine, examples, settings, run, bridge, objective, base, arithmetic, budget)
+    with memory_errors(settings):
+        each, learned = _calibrated(engine, examples, settings, run, bridge, objective, base, arithmetic, budget)
     if minutes is not None:
-        left = max(0.0, budget - (time.monotonic() - began))
+        took = team().agree([int(1e3 * (time.monotonic() - began))], run.device)[0] / 1e3
+        left = max(0.0, budget - took)
         steps = max(1, int(left * OUTSIDE / each))
     elif steps is None:
         steps = settings.steps
@@ -92,7 +95,8 @@ def plan(
         f"{steps:,} steps of {settings.batch:,} {noun}, {_big(learned)} parameters, "
         f"about {_duration(seconds)}, {_gigabytes(memory)}"
     )
-    run.emit(Planned(steps=steps, seconds=seconds, parameters=learned, text=text))
+    if team().rank == 0:
+        run.emit(Planned(steps=steps, seconds=seconds, parameters=learned, text=text))
     return Plan(steps, seconds, learned, memory, text)
 
 
@@ -110,13 +114,15 @@ def _calibrated(
     """(seconds a step, parameters that are learned), from real steps of a copy on its own seed."""
     engine, objective = copied(engine, objective, base)
     engine.to(run.device)
+    if base is not None:
+        base.to(run.device)
     quiet = replace(run, listeners=[], folder=None)
     ids = Order(0, len(examples), settings.batch).ids(0)
     batch, rows = encoded(examples, ids, Rows(0, ids).fork("plan"), bridge, run.device)
     if isinstance(engine, Prepares):
         with rows.seeding(), torch.no_grad():
             engine.prepare(batch)
-    step = Step(engine, objective, base)
+    step = Step(engine, objective, base).to(run.device)
     arithmetic = arithmetic or settle(quiet, engine, batch, rows, objective, base)
     length = min(16, math.lcm(*(turn.every for turn in step.turns)))  # a round in which each turn comes up
     schedule = Schedule(WARM + ROUNDS * length, settings)
@@ -129,10 +135,12 @@ def _calibrated(
             for k in range(length):
                 walk.move(k, schedule)
             times.append((time.perf_counter() - at) / length)
-            if time.perf_counter() - began > patience and number >= WARM:
+            late = time.perf_counter() - began > patience and number >= WARM
+            if walk.team.agree([late], run.device)[0]:  # processes that train together also stop together
                 break
+        slowest = walk.team.agree([int(1e9 * statistics.median(times[WARM:]))], run.device)[0] / 1e9
     moved = {id(p): p.numel() for turn in step.turns for p in turn.parameters}
-    return statistics.median(times[WARM:]), sum(moved.values())
+    return slowest, sum(moved.values())
 
 
 def _memory_mb(device: str) -> float:

@@ -26,7 +26,7 @@ from pellucid.core.rows import Rows
 from pellucid.core.run import Run
 from pellucid.training.step import Step
 
-__all__ = ["Arithmetic", "autocast", "copied", "matmul_route", "route_error", "settle", "suits_onednn"]
+__all__ = ["Arithmetic", "Route", "autocast", "copied", "matmul_route", "route_error", "settle", "suits_onednn"]
 
 Route = Literal["default", "onednn"]
 LARGEST_ERROR = 1e-5  # of the largest entry: float32 gives about 1e-6 here, bfloat16 4e-3

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from types import TracebackType
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from pellucid.core.batch import Batch, Examples
 from pellucid.core.capabilities import Training, Turn
 from pellucid.core.codec import Bridge, Identity
-from pellucid.core.errors import BadBundle, NonFiniteLoss
+from pellucid.core.errors import BadBundle, BadInput, NonFiniteLoss
 from pellucid.core.rows import Rows
 from pellucid.core.run import Run
 from pellucid.training.checkpoint import State, fit_tensors
@@ -24,7 +25,7 @@ from pellucid.training.precision import autocast
 from pellucid.training.schedule import Schedule
 from pellucid.training.step import Step
 
-__all__ = ["Walk", "encoded", "put_weights"]
+__all__ = ["Walk", "encoded", "memory_errors", "put_weights"]
 
 SLOTS = {"adam": {"step", "exp_avg", "exp_avg_sq"}, "sgd": {"momentum_buffer"}}  # an optimizer's state, by parameter
 
@@ -122,7 +123,9 @@ class Walk:
             p.grad = None
         with autocast(self.run):
             losses, penalty = self.forward(i, batch, rows)
-        loss = self._mean(losses, batch) + penalty
+        loss = self._mean(losses, batch)
+        if player.turn.penalty is not None:
+            loss = loss + penalty
         loss.backward()
         norm = gradient_norm(player.parameters)
         total = self.team.sum(loss.detach())
@@ -226,13 +229,26 @@ class _Player:
 
 
 def encoded(examples: Examples, ids: Tensor, rows: Rows, bridge: Bridge | None, device: str) -> tuple[Batch, Rows]:
-    """Rows of the data in the engine's space, on the device, and their noise."""
+    """Rows of the data in the engine's space, on the device, and their noise. Bridges work on the CPU."""
     batch = examples.take(ids)
-    if device != "cpu":
-        batch, rows = batch.to(device), rows.to(device)
     if bridge is not None and not isinstance(bridge, Identity):
-        batch = batch.with_x(bridge.there(batch.x, rows.fork("bridge")))
-    return batch, rows
+        with torch.no_grad():
+            batch = batch.with_x(bridge.there(batch.x, rows.fork("bridge")))
+    return (batch, rows) if device == "cpu" else (batch.to(device), rows.to(device))
+
+
+@contextmanager
+def memory_errors(settings: Training) -> Iterator[None]:
+    """Turn "out of memory" into one sentence that says what to change."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, (MemoryError, torch.OutOfMemoryError)) and "allocate memory" not in str(error):
+            raise
+        raise BadInput(
+            f"a batch of {settings.batch} does not fit into memory",
+            next=f"Take a smaller one (batch={max(1, settings.batch // 2)}), a smaller model, or smaller items.",
+        ) from error
 
 
 def put_weights(step: Step, state: State) -> None:
