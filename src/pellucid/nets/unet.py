@@ -213,15 +213,16 @@ class UNet(nn.Module):
         """What the net is made of, in the order data meets it: one plain line a stage."""
         height, width = (-(-n // self.sizes.multiple) * self.sizes.multiple // self.sizes.stem for n in self.size)
         stem = self.sizes.stem
+        blocks = "1 block" if self.sizes.depth == 1 else f"{self.sizes.depth} blocks"
         lines = [f"fold {stem}x{stem} pixels into channels"] if stem > 1 else []
         for level, channels in enumerate(self.sizes.widths):
-            lines.append(f"{self.sizes.depth} blocks down at {height >> level}x{width >> level}, {channels} channels")
+            lines.append(f"{blocks} down at {height >> level}x{width >> level}, {channels} channels")
         deepest = len(self.sizes.widths) - 1
         lines.append(
             f"2 blocks around own-attention with {self.attention.heads} heads at {height >> deepest}x{width >> deepest}"
         )
         for level, channels in reversed(list(enumerate(self.sizes.widths))):
-            lines.append(f"{self.sizes.depth} blocks up at {height >> level}x{width >> level}, {channels} channels")
+            lines.append(f"{blocks} up at {height >> level}x{width >> level}, {channels} channels")
         return lines
 
 

@@ -1,0 +1,69 @@
+"""An explanation's check of itself: a score, the best score there could be, and what the cheapest guess scores."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pellucid.core.interval import Interval
+from pellucid.core.report import Bars, Block, Marker, Verdict
+
+__all__ = ["Faithfulness"]
+
+
+@dataclass(frozen=True)
+class Faithfulness:
+    """A check that can fail, and is shown in red when it does.
+
+    question: what was tested, in one plain sentence. score: of the explanation, with its interval.
+    ceiling: the best that could be expected. baseline: what the cheapest alternative scores.
+    alternative: what that is. share: of the ceiling that the score must reach.
+
+    >>> sure, guess = Interval(0.97, 0.93, 0.99, 64), Interval(0.1, 0.05, 0.2, 64)
+    >>> Faithfulness("Does it hold?", sure, 0.98, guess, "a guess").passed
+    True
+    >>> Faithfulness("Does it hold?", guess, 0.98, guess, "a guess").passed
+    False
+    """
+
+    question: str
+    score: Interval
+    ceiling: float
+    baseline: Interval
+    alternative: str
+    share: float = 0.9
+
+    @property
+    def passed(self) -> bool:
+        """Clearly above the baseline, and near enough to the ceiling."""
+        return self.score.low > self.baseline.high and self.score.value >= self.share * self.ceiling
+
+    def verdict(self) -> Verdict:
+        """The judgement with its numbers."""
+        numbers = (
+            f"score {self.score.value:.2f} [{self.score.low:.2f}, {self.score.high:.2f}], ceiling {self.ceiling:.2f}, "
+            f"{self.alternative} {self.baseline.value:.2f} [{self.baseline.low:.2f}, {self.baseline.high:.2f}], "
+            f"n = {self.score.n:,}"
+        )
+        if self.passed:
+            return Verdict("ok", f"Faithfulness check passed. {self.question} {_capital(numbers)}.")
+        return Verdict(
+            "fail", f"Faithfulness check failed: do not rely on this explanation. {self.question} {_capital(numbers)}."
+        )
+
+    def blocks(self) -> tuple[Block, ...]:
+        """The verdict, and the numbers as bars."""
+        return (
+            self.verdict(),
+            Bars(
+                ("this explanation", self.alternative),
+                (self.score.value, self.baseline.value),
+                (self.score.low, self.baseline.low),
+                (self.score.high, self.baseline.high),
+                caption="Faithfulness check, with 95% Wilson intervals.",
+                markers=(Marker(self.ceiling, "ceiling"),),
+            ),
+        )
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
