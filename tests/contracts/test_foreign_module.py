@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pellucid.core.batch import Condition
-from pellucid.core.capabilities import offers
+from pellucid.core.capabilities import Family, Part, Refusal, Training, offers
+from pellucid.core.errors import BadInput
 from pellucid.core.rows import Rows
+from pellucid.core.space import Real, Space
 from pellucid.core.trace import Silent
 from pellucid.solvers.denoiser import at_condition
 from pellucid.solvers.euler import euler
 from pellucid.solvers.heun import heun
 from pellucid.solvers.known import complete
+from pellucid.testing import check_family
 from tests.contracts.toys.foreign import ForeignAdapter, ForeignHow, NoisePredictor
 
 MEAN = torch.tensor([1.0, -2.0, 0.5])
@@ -72,3 +77,47 @@ def test_what_is_known_is_completed_around() -> None:
     gain = COVARIANCE[1:, :1] / COVARIANCE[0, 0]
     mean = MEAN[1:] + gain[:, 0] * (2.5 - MEAN[0])
     follows(done.x[:, 1:], mean, COVARIANCE[1:, 1:] - gain @ COVARIANCE[:1, 1:], share=0.2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Foreign(Family):
+    """A family of somebody else's: always the same module, for rows of three numbers.
+
+    stretch: scales the spread of what it draws.
+    """
+
+    name: ClassVar[str] = "foreign"
+    title: ClassVar[str] = "a module trained elsewhere"
+    engine: ClassVar[type[nn.Module]] = ForeignAdapter
+
+    stretch: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.stretch <= 100.0:
+            raise BadInput(f"stretch is {self.stretch}", accepted="above 0, at most 100")
+
+    def accepts(self, space: Space, conditions: Mapping[str, Space]) -> Refusal | None:
+        if conditions:
+            return Refusal("the module was trained without conditions")
+        return None if space == Real((3,)) else Refusal("the module was trained on rows of three numbers")
+
+    def parts(self) -> tuple[Part, ...]:
+        return (Part("module", "It guesses the noise in a row of three numbers."),)
+
+    def training(self, space: Space, items: int) -> Training:
+        return Training()
+
+    def build(
+        self, space: Space, conditions: Mapping[str, Space], rows: Rows, base: nn.Module | None = None
+    ) -> nn.Module:
+        refusal = self.accepts(space, conditions)
+        if refusal is not None:
+            raise BadInput(f"the space is {space}", why=refusal.reason)
+        foreign = NoisePredictor(MEAN, self.stretch**2 * COVARIANCE)
+        return ForeignAdapter(foreign, foreign.alphas_cumprod, 3)
+
+
+def test_a_strangers_family_keeps_our_laws() -> None:
+    check_family(Foreign(), Real((3,)))
+    with pytest.raises(BadInput, match="none of the standard spaces"):
+        check_family(Foreign())
