@@ -34,7 +34,7 @@ from pellucid.model import Fitted
 __all__ = ["compare", "compare_models", "divide"]
 
 SHARE = 1 / 3  # of the data held out: two halves are compared, so each has a sixth
-MOST_HELD_OUT = 20_000
+MOST_HELD_OUT = 10_000
 MOST_PICTURES, MOST_ROWS = 2_000, 10_000  # samples of each model, when the user gives no number
 
 

@@ -38,12 +38,14 @@ class CopyCheck:
 
     closer: share of samples nearer to training items than to as many held-out items; about 0.5 without copying.
     identical: share of samples that equal some training item in every pixel or cell.
-    compared: items in each of the two sets. median: median distance to the nearest of those training items.
+    compared: items in each of the two sets. groups: effective number of groups of samples with one nearest item.
+    median: median distance to the nearest of the training items compared.
     """
 
     closer: Estimate
     identical: Estimate
     compared: int
+    groups: int
     median: float
 
 
@@ -78,11 +80,12 @@ def copy_check(
     closer = np.where(tied, 0.5, to_train < to_held_out)
     group = np.where(to_train <= to_held_out, near.places[:, 0], size + near_2.places[:, 0])
     same = share(identical(samples, train).astype(np.float64), halves(len(samples), name, seed=seed))
-    return CopyCheck(_share_of_groups(closer, group, 2 * size, seed), same, size, float(np.median(np.sqrt(to_train))))
+    share_closer, effective = _share_of_groups(closer, group, 2 * size, seed)
+    return CopyCheck(share_closer, same, size, effective, float(np.median(np.sqrt(to_train))))
 
 
-def _share_of_groups(closer: Floats, group: NDArray[np.int64], groups: int, seed: int) -> Estimate:
-    """Share of samples, with half-samples of the groups they fall into (shared by all generators)."""
+def _share_of_groups(closer: Floats, group: NDArray[np.int64], groups: int, seed: int) -> tuple[Estimate, int]:
+    """Share of samples, with half-samples of the groups they fall into (shared by all generators); their number."""
     value, sizes = float(closer.mean()), np.bincount(group, minlength=groups)
     sums = np.bincount(group, weights=closer, minlength=groups)
     masks = halves(groups, "items compared with", seed=seed).astype(np.float64)
@@ -91,8 +94,8 @@ def _share_of_groups(closer: Floats, group: NDArray[np.int64], groups: int, seed
     effective = max(1, round(len(closer) ** 2 / float(np.square(sizes).sum())))
     score = wilson(round(value * effective), effective)
     ends = (min(score.low, value), max(score.high, value))
-    kind = f"Wilson 95% for {effective:,} groups"
-    return Estimate(value, on_halves - on_halves.mean(), len(closer), (0.0, 1.0), ends, kind)
+    spread = on_halves - on_halves.mean()
+    return Estimate(value, spread, len(closer), (0.0, 1.0), ends, "Wilson 95%"), effective
 
 
 def identical(samples: Pictures | TableData, others: Pictures | TableData) -> NDArray[np.bool_]:

@@ -240,10 +240,12 @@ class TableFeatures(Extractor[TableData]):
 def _tasks(pictures: Pictures, seed: int) -> tuple[list[Tensor], str]:
     """What the network shall tell apart: a list of (N,) int64, and its name."""
     components = PCAFeatures.learn(pictures.take(np.arange(min(len(pictures), 5000))), 32)
-    groups = min(GROUPS, len(pictures) // 2)
+    groups = min(GROUPS, len(pictures) // 2) if components.components.size else 1
     # unscaled components: large ones shall weigh more, as they do in the picture
     scaled = components.features(pictures) / np.linalg.norm(components.components, axis=0)
-    found = KMeans(groups, n_init=1, max_iter=50, random_state=seed).fit_predict(scaled)
+    found = np.zeros(len(pictures), np.int64)
+    if groups > 1:
+        found = KMeans(groups, n_init=1, max_iter=50, random_state=seed).fit_predict(scaled)
     tasks = [torch.from_numpy(found.astype(np.int64))]
     classes = pictures.classes()
     if len(classes) < 2 or pictures.labels is None:

@@ -24,6 +24,7 @@ Floats = NDArray[np.float64]
 Whole = NDArray[np.int64]
 
 TREE_LEVELS = 250  # scikit-learn's boosted trees split a category of up to 255 values
+SEEN_OFTEN = 5  # rarer values count as one: else any value that training did not have would give real rows away
 
 
 def is_number(column: Column) -> bool:
@@ -94,9 +95,9 @@ def points(data: TableData, train: TableData) -> Points:
 
 @dataclass(frozen=True)
 class TreeCells:
-    """Columns as boosted trees take them: numbers as they are, NaN where missing, choices as codes.
+    """Columns as boosted trees take them: numbers as they are, choices as codes, NaN where missing.
 
-    columns, known: the columns used, and the values of each choice (empty for numbers).
+    columns, known: the columns used, and the frequent values of each choice; all others share a code.
     """
 
     columns: tuple[Column, ...]
@@ -106,11 +107,11 @@ class TreeCells:
     def learn(cls, train: TableData, without: str | None = None) -> TreeCells:
         """From the training rows, leaving one column out."""
         columns = tuple(c for c in measured(train) if c.name != without)
-        return cls(columns, tuple(levels(train, c) if is_choice(c) else () for c in columns))
+        return cls(columns, tuple(_frequent(train, c) if is_choice(c) else () for c in columns))
 
     def categorical(self) -> list[bool]:
-        """Which columns are categories; one of more than 250 values is used as its rank by frequency instead."""
-        return [0 < len(known) <= TREE_LEVELS for known in self.known]
+        """Which columns are categories."""
+        return [is_choice(column) for column in self.columns]
 
     def matrix(self, data: TableData) -> Floats:
         """(N, D) float64."""
@@ -120,8 +121,13 @@ class TreeCells:
                 out[:, j] = numbers(data, column)
             else:
                 code = codes(data, column, known).astype(np.float64)
-                out[:, j] = np.where(code < len(known), code, np.nan)
+                out[:, j] = np.where(code <= len(known), code, np.nan)
         return out
+
+
+def _frequent(train: TableData, column: Column) -> tuple[str, ...]:
+    counts = choices(train, column).value_counts()
+    return tuple(v for v in levels(train, column, TREE_LEVELS) if counts[v] >= SEEN_OFTEN)
 
 
 def _cells(data: TableData, column: Column) -> pd.Series:

@@ -208,7 +208,7 @@ def _copies(bench: Bench, of: Contestant) -> dict[str, Result]:
     what = "pixels" if isinstance(items, Pictures) else "scaled cells"
     by = f"Euclidean distance of {what} to {found.compared:,} training and {found.compared:,} held-out items"
     return {
-        "closer": Reading(found.closer, by),
+        "closer": Reading(found.closer, by, remark=f"{len(items):,} samples count as {found.groups:,}"),
         "identical": Reading(found.identical, f"all {len(bench.train):,} training items"),
     }
 
