@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
-from pellucid.core.errors import BadInput, nearest
+from pellucid.core.errors import BadInput, fault, nearest
 
 if TYPE_CHECKING:
     from pellucid.core.capabilities import Family
@@ -88,7 +88,7 @@ def family_class(name: str) -> type[Family]:
             except Exception as error:  # another package's code can fail in any way
                 raise BadInput(
                     f"family '{name}' comes from '{point.value}', which cannot be imported",
-                    why=f"{type(error).__name__}: {error}",
+                    why=fault(error),
                     next="Update or remove the package that brings it.",
                 ) from error
             return found

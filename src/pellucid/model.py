@@ -37,7 +37,7 @@ from pellucid.core.capabilities import (
     parameters_of,
 )
 from pellucid.core.codec import Bridge, Chain, Codec, Identity, Measures
-from pellucid.core.errors import BadBundle, BadInput, MissingCapability, MissingExtra, Stopped, shown
+from pellucid.core.errors import BadBundle, BadInput, MissingCapability, MissingExtra, Stopped, fault, shown
 from pellucid.core.report import Block, Heading, Prose, Report, Table
 from pellucid.core.rows import Rows
 from pellucid.core.run import Progress, Run
@@ -383,6 +383,7 @@ KEPT = (
 )
 LARGEST_EVENT = 2**24  # numbers in one event; no family takes so many
 ALLOWANCE = 2**26  # numbers that a network may hold besides its stored weights, such as masks
+EACH = 20_000  # what a tensor counts besides its numbers: many small ones take time too
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -492,7 +493,7 @@ def from_bundle(bundle: Bundle, *, weights: bool) -> Fitted:
     except BadInput as error:
         raise BadBundle(f"'{name}' holds values that do not fit", why=str(error)) from error
     except Exception as error:  # a stranger's values can fail anywhere, and none of them was executed
-        raise BadBundle(f"'{name}' is not a run", why=f"{type(error).__name__}: {error}"[:300]) from error
+        raise BadBundle(f"'{name}' is not a run", why=fault(error)) from error
     if stored is not None:
         pour(model.engine, stored, name)
     if raw is not None:
@@ -544,13 +545,13 @@ def _bounded(stored: Mapping[str, Tensor] | None) -> Iterator[None]:
     """
     most, seen, thread = 2**32, 0, threading.get_ident()
     if stored is not None:
-        most = ALLOWANCE + 4 * sum(t.numel() + 1000 for t in stored.values())
+        most = ALLOWANCE + 4 * sum(t.numel() + EACH for t in stored.values())
 
     def count(module: nn.Module, name: str, tensor: Tensor | None) -> None:
         nonlocal seen
         if tensor is None or threading.get_ident() != thread:
             return
-        seen += tensor.numel() + 1000  # many small ones take time too
+        seen += tensor.numel() + EACH
         if seen > most:
             raise BadInput("its settings ask for a network far larger than its weights", accepted="parts of one run")
 
@@ -571,8 +572,8 @@ def pour(engine: nn.Module, weights: Mapping[str, Tensor], name: str) -> None:
         try:
             engine.restore(weights)
         except Exception as error:  # as above
-            why = str(error) if isinstance(error, BadInput) else f"{type(error).__name__}: {error}"
-            raise BadBundle(f"the counts of '{name}' do not fit its family", why=why[:300]) from error
+            why = str(error) if isinstance(error, BadInput) else fault(error)
+            raise BadBundle(f"the counts of '{name}' do not fit its family", why=why) from error
         return
     _check_weights(engine.state_dict(), weights, name)
     engine.load_state_dict(dict(weights))

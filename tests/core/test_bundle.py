@@ -210,7 +210,8 @@ def put(run: Path, text: str | bytes) -> Path:
         '{"files": {}, "files": {}}', '{"files": {"a.json": {}, "a.json": {}}}', '{"files": {}, "x": NaN}',
         '{"files": {}, "x": 1e999}', '{"files": {}, "x": -Infinity}', '{"files": {}, "x": "\\ud800"}',
         '{"files": {}, "x": ' + "9" * 5000 + "}", "{'files': {}}", '{"files": {}} {}', "\ufeff{}",
-        b'\xff\xfe{\x00}\x00', b"\x80\x04\x95", b"\x00" * 100, b'{"files": {"\xff": 1}}', b'{"files": {"\xed\xa0\x80": 1}}',
+        b'\xff\xfe{\x00}\x00', b"\x80\x04\x95", b"\x00" * 100,
+        b'{"files": {"\xff": 1}}', b'{"files": {"\xed\xa0\x80": 1}}',
     ],
     ids=lambda text: repr(text[:12]),
 )  # fmt: skip

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pellucid import __version__
-from pellucid.core.errors import BadInput, PellucidError, nearest
+from pellucid.core.errors import BadInput, PellucidError, fault, nearest
 
 if TYPE_CHECKING:
     from pellucid.apps.terminal import Terminal
@@ -80,7 +80,7 @@ def main() -> None:
     except Exception as error:
         if os.environ.get("PELLUCID_DEBUG"):
             raise
-        text = str(PellucidError(f"unexpected {type(error).__name__}: {error}"))
+        text = str(PellucidError(f"unexpected {fault(error)}"))
         _end("Unexpected", f"{text} This is a fault of pellucid; PELLUCID_DEBUG=1 shows where.", 1)
 
 

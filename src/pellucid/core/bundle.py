@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from pellucid.core.errors import BadBundle, BadInput, shown
+from pellucid.core.errors import BadBundle, BadInput, fault, shown
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -155,9 +155,7 @@ class Bundle:
         try:
             return load(data)
         except Exception as error:  # a strange header fails in many ways; none of them executes anything
-            raise BadBundle(
-                f"'{self.folder.name}/{name}' is not a safetensors file", why=f"{type(error).__name__}: {error}"[:200]
-            ) from error
+            raise BadBundle(f"'{self.folder.name}/{name}' is not a safetensors file", why=fault(error)) from error
 
     def has(self, name: str) -> bool:
         """Does the manifest list this file?"""

@@ -18,6 +18,7 @@ __all__ = [
     "NonFiniteLoss",
     "PellucidError",
     "Stopped",
+    "fault",
     "nearest",
     "shown",
 ]
@@ -119,3 +120,13 @@ def nearest(word: str, choices: Iterable[str]) -> str:
     """
     found = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.6)
     return f"Did you mean '{found[0]}'?" if found else ""
+
+
+def fault(error: BaseException) -> str:
+    """Kind and first line of an error that is not ours, for the reason in one that is.
+
+    >>> fault(ValueError("no\\nat line 3"))
+    'ValueError: no'
+    """
+    first = next(iter(str(error).splitlines()), "")
+    return f"{type(error).__name__}: {first[:200]}".removesuffix(": ")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import types
 import typing
@@ -46,7 +47,7 @@ def from_plain(cls: type[S], values: Mapping[str, Any]) -> S:
     """
     if not isinstance(values, Mapping):
         raise BadInput(f"{cls.__name__} is {shown(values)}", accepted="an object of named settings")
-    hints = typing.get_type_hints(cls)
+    hints = _hints(cls)
     known = {f.name: f for f in dataclasses.fields(cls) if f.init}  # type: ignore[arg-type]
     for key in values:
         if key not in known:
@@ -63,7 +64,7 @@ def from_plain(cls: type[S], values: Mapping[str, Any]) -> S:
 
 def from_words(cls: type[S], words: Mapping[str, str], start: S | None = None) -> S:
     """Settings from text, as a command line gives them (`steps=20`), changed from `start` when given."""
-    hints = typing.get_type_hints(cls)
+    hints = _hints(cls)
     read = {key: _read(hints[key], text) if key in hints else text for key, text in words.items()}
     if start is None:
         return from_plain(cls, read)
@@ -96,6 +97,12 @@ def _options(hint: Any) -> tuple[Any, ...]:
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         return tuple(o for part in typing.get_args(hint) for o in _options(part))
     return (hint,)
+
+
+@functools.cache
+def _hints(cls: type) -> dict[str, Any]:
+    """Declared types by field; kept, because each asking compiles their text again."""
+    return typing.get_type_hints(cls)
 
 
 def _typed(owner: str, key: str, hint: Any, value: Any) -> Any:
