@@ -272,6 +272,18 @@ class TestConditions:
         assert (engine.denoise(x, sigma, make(0.0)) == engine.denoise(x, sigma, make(5.0))).all()
         assert (engine.denoise(x, sigma, make(0.0)) == engine.denoise(x, sigma, Condition())).all()
 
+    def test_conditions_are_forgotten_together_and_apart(self) -> None:
+        engine = built(VECTOR, {"a": Tokens(3, 1), "b": Tokens(3, 1)}, family=FlowMatching(width=8, p_uncond=0.2))
+        n, zero = 4000, torch.zeros(4000, 1, dtype=torch.int64)
+        all_given = torch.ones(n, dtype=torch.bool)
+        both = Condition({"a": zero, "b": zero}, {"a": all_given, "b": all_given})
+        got = engine.forget(both, rows(n)).given
+        share = lambda a, b: float(((got["a"] == a) & (got["b"] == b)).double().mean())  # noqa: E731
+        assert share(False, False) == pytest.approx(0.2 + 0.8 * 0.04, abs=0.03)
+        assert share(True, False) == pytest.approx(0.8 * 0.16, abs=0.03)
+        one = engine.forget(Condition({"a": zero}, {"a": all_given}), rows(n)).given["a"]
+        assert float(one.double().mean()) == pytest.approx(0.8, abs=0.03)
+
 
 class TestSettings:
     def test_round_trip(self) -> None:

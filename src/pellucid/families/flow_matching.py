@@ -298,9 +298,20 @@ class FlowMatchingEngine(nn.Module, Learns, Prepares, Samples, Denoises):
         logit = self.family.time_mean + self.family.time_spread * rows.fork("time").normal(dtype=x.dtype)
         t = logit.sigmoid()
         noise = rows.fork("noise").normal(*x.shape[1:], dtype=x.dtype)
-        condition = drop_conditions(batch.condition, rows.fork("drop"), self.family.p_uncond)
-        out, v, stray = self.correct(mix(noise, x, t), t, condition)
+        out, v, stray = self.correct(mix(noise, x, t), t, self.forget(batch.condition, rows.fork("drop")))
         return (out - (x - noise - v) / stray).square().flatten(1).mean(dim=1)
+
+    def forget(self, condition: Condition, rows: Rows) -> Condition:
+        """The condition, forgotten as a whole in a share `p_uncond` of the rows, which guidance needs.
+
+        Of several conditions each is also forgotten by itself, so that any of them can be left unsaid.
+        """
+        share = self.family.p_uncond
+        if len(condition.values) > 1:
+            condition = drop_conditions(condition, rows.fork("each"), share)
+        if share > 0.0 and condition:
+            condition = condition.drop(dict.fromkeys(condition.values, rows.fork("all").uniform() >= share))
+        return condition
 
     def guard(self, x: Tensor) -> Tensor:
         """Pictures with black and white moved outwards, so that flat ground stays flat after the final clamp.
