@@ -73,6 +73,12 @@ def test_real_data_reads_the_floor(report: CompareReport) -> None:
     assert half.low < 0.5 < half.high
 
 
+def test_the_model_that_knows_nothing_does_not_beat_the_baseline(report: CompareReport) -> None:
+    said = report.no_better_than_baseline()
+    assert any(text.startswith("uniform is not shown to do better than independent pixels on") for text in said)
+    assert not any(text.startswith("good") for text in said)
+
+
 def test_what_cannot_be_measured_has_a_reason(report: CompareReport) -> None:
     bits = report.result("bits", "good")
     assert isinstance(bits, Absent)

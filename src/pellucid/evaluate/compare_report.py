@@ -132,11 +132,28 @@ class CompareReport(Report):
                 )
         return tuple(found)
 
+    def no_better_than_baseline(self) -> tuple[str, ...]:
+        """Models that are not shown to beat the cheapest generator where real data beats it."""
+        real, base = (next((c.name for c in self.contestants if c.role == r), "") for r in ("real", "baseline"))
+        found = []
+        for contestant in self._models():
+            titles = [
+                metric.title
+                for metric in self.metrics
+                if metric.group == "quality"
+                and self._beats(metric, real, base) is True
+                and self._beats(metric, contestant.name, base) is False
+            ]
+            if titles:
+                found.append(f"{contestant.name} is not shown to do better than {base} on {_listed(titles)}.")
+        return tuple(found)
+
     def blocks(self) -> tuple[Block, ...]:
         quality = [m for m in self._measured() if m.group == "quality"]
         honesty = [m for m in self._measured() if m.group == "honesty"]
         said = self.sentences() or ("With one model there is nothing to lead: compare it with the rows below it.",)
         footnotes: dict[str, int] = {}
+        sure = self._differences()
         tables: list[Block] = [
             block
             for heading, metrics in (("How like real data", quality), ("Copying and likelihood", honesty))
@@ -146,7 +163,7 @@ class CompareReport(Report):
         notes = [Prose("\n\n".join(f"{i}: {why}" for why, i in footnotes.items()))] if footnotes else []
         return (
             Prose("\n\n".join(said)),
-            *(Verdict("warn", text) for text in self.warnings()),
+            *(Verdict("warn", text) for text in (*self.warnings(), *self.no_better_than_baseline())),
             *tables,
             *notes,
             Heading("Samples"),
@@ -154,7 +171,7 @@ class CompareReport(Report):
             Heading("Costs"),
             self._costs(),
             *self._left_out(),
-            Details("How sure: the best model against each other one", (self._differences(),)),
+            *([Details("How sure: the best model against each other one", [sure])] if sure.rows else []),
             Details("What the numbers mean and how they were measured", self._meanings()),
             Data(self._plain(), name="comparison"),
         )
@@ -169,6 +186,13 @@ class CompareReport(Report):
             for m in self.metrics
             if any(isinstance(self.results[m.key].get(c.name), Reading) for c in self.contestants if c.role == "model")
         ]
+
+    def _beats(self, metric: Metric, name: str, other: str) -> bool | None:
+        """Is it shown that one does better than the other? None where one has no number."""
+        readings = self.results[metric.key]
+        both = {key: readings[key] for key in (name, other) if key in readings}
+        found = lead(metric, both)
+        return None if not found else found[0].first == name and found[0].decided
 
     def _sentence(self, metric: Metric) -> str:
         leads, readings = self.leads[metric.key], self.results[metric.key]
