@@ -91,9 +91,9 @@ def test_killed_at_drawn_steps(
 ) -> None:
     drawn = random.Random(2)
     done = 0
-    for _ in range(4):
-        process = start(str(tmp_path), 0.02)
-        target = drawn.randrange(done, STEPS - 5)
+    for part in range(4):
+        process = start(str(tmp_path), 0.03)
+        target = part * 9 + drawn.randrange(9)  # early enough for a slow watcher to find the process alive
         wait_for(process, lambda target=target: step_of(tmp_path) >= target)  # type: ignore[misc]
         time.sleep(drawn.random() * 0.1)
         assert process.is_alive()

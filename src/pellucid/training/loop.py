@@ -123,7 +123,7 @@ def train(
             put_weights(step, start)
         if arithmetic is None:
             arithmetic = _measured(engine, examples, settings, seed, run, bridge, objective, base, route)
-        if start is not None:
+        if start is not None and crew.rank == 0:
             _tell_of_change(start, arithmetic, run)
         stack.enter_context(matmul_route(arithmetic.matmul))
         walk = stack.enter_context(Walk(step, examples, settings, seed, run, bridge, strategy))
@@ -270,14 +270,14 @@ class _Job:
             self.run.emit(self.schedule.replans[-1])
         self.save(k)
 
-    def tell(self, k: int, losses: Mapping[str, Mapping[int, float]], pace: _Pace, last: bool = False) -> None:
+    def tell(self, k: int, losses: Mapping[str, dict[int, float]], pace: _Pace, last: bool = False) -> None:
         """Progress, a few times a second."""
         now = time.monotonic()
         if self.walk.team.rank != 0 or (now - self._told < TICK and not last):
             return
         self._told = now
         pace.tick(k, now)
-        newest = {name: steps[max(steps)] for name, steps in losses.items() if steps}
+        newest = {name: steps[next(reversed(steps))] for name, steps in losses.items() if steps}
         left = 0.0 if last else pace.left(k, self.schedule.steps)
         self.run.emit(Progress(stage="train", done=k, total=self.schedule.steps, seconds_left=left, losses=newest))
         if self.journal is not None:
