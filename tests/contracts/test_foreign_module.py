@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import Tensor, nn
@@ -17,6 +19,10 @@ from pellucid.core.errors import BadInput
 from pellucid.core.rows import Rows
 from pellucid.core.space import Real, Space
 from pellucid.core.trace import Silent
+from pellucid.domains.bridges.analog import Analog
+from pellucid.domains.frames import TableData, read_table
+from pellucid.domains.tables import Tables
+from pellucid.model import adopt
 from pellucid.solvers.denoiser import at_condition
 from pellucid.solvers.euler import euler
 from pellucid.solvers.heun import heun
@@ -77,6 +83,20 @@ def test_what_is_known_is_completed_around() -> None:
     gain = COVARIANCE[1:, :1] / COVARIANCE[0, 0]
     mean = MEAN[1:] + gain[:, 0] * (2.5 - MEAN[0])
     follows(done.x[:, 1:], mean, COVARIANCE[1:, 1:] - gain @ COVARIANCE[:1, 1:], share=0.2)
+
+
+def test_adopted_it_draws_rows_of_a_table() -> None:
+    items = read_table(pd.DataFrame(Rows(4, torch.arange(300)).normal(3).numpy(), columns=["a", "b", "c"]))
+    codec = Tables().learn(items)
+    model = adopt(ENGINE, codec, Analog.learn(codec.space, codec.encode(items)), source="elsewhere")
+    drawn = model.sample(20, seed=3).items
+    assert isinstance(drawn, TableData)
+    assert drawn.frame.shape == (20, 3)
+    some = model.sample(ids=[7, 3], seed=3).items
+    assert isinstance(some, TableData)
+    assert np.allclose(some.frame, drawn.frame.iloc[[7, 3]], atol=1e-3)
+    with pytest.raises(BadInput, match="lists no capability"):
+        adopt(FOREIGN, codec)
 
 
 @dataclass(frozen=True, kw_only=True)

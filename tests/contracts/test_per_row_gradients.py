@@ -61,8 +61,7 @@ def test_their_sum_is_the_gradient_of_the_batch(name: str, turn: str) -> None:
     assert losses.shape == (B,)
     alone = torch.cat([move.losses(batch.take(slice(i, i + 1)), ROWS.take(slice(i, i + 1))) for i in range(B)])
     assert torch.allclose(losses, alone, rtol=1e-9)
-    whole = torch.autograd.grad(
-        losses.sum(), [p for p in engine.parameters() if id(p) in set(map(id, move.parameters))]
-    )
+    moved = set(map(id, move.parameters))
+    whole = torch.autograd.grad(losses.sum(), [p for p in engine.parameters() if id(p) in moved])
     summed = flat_per_example_gradients(engine, turn, batch, ROWS).sum(0)
     assert torch.allclose(summed, torch.cat([g.flatten() for g in whole]), rtol=1e-9)
