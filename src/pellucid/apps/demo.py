@@ -24,7 +24,7 @@ from pellucid.core.report import (
     Row,
     Table,
 )
-from pellucid.core.run import Progress, Run
+from pellucid.core.run import Event, Progress, Run
 from pellucid.domains.pictures import Pictures as DigitPictures
 
 if TYPE_CHECKING:
@@ -41,6 +41,15 @@ SHARES = {"vae": 0.10, "gan": 0.20, "flow": 0.14, "autoregressive": 0.14, "diffu
 TRAINING = 0.62  # of all minutes; the rest is for sampling, measuring and explaining
 HELD_OUT = 0.25  # of the digits, never trained on: what the measures compare with
 SAMPLES = 1000
+
+IDEAS = {
+    "vae": "Learns to fold each picture into a few numbers and to unfold it again; new numbers give new pictures.",
+    "gan": "Two players: one forges pictures, the other tells them from real ones; each gets better against the other.",
+    "flow": "Bends simple noise into pictures by steps that can all be undone, so it knows how likely a picture is.",
+    "autoregressive": "Draws one pixel after another, each guessed from the ones before it.",
+    "diffusion": "Learns to take a little noise off a noisy picture; again and again, and pure noise becomes a picture.",
+}
+"""How each family works, in one sentence for somebody who has never met it."""
 
 GLOSSARY = (
     ("Fréchet distance", "How far the cloud of samples lies from the cloud of real pictures, seen through a small "
@@ -130,6 +139,10 @@ class DemoReport(Report):
         )
 
 
+def _cores(threads: int) -> str:
+    return "one processor core" if threads == 1 else f"{threads} processor cores"
+
+
 def _deeper(blocks: tuple[Block, ...]) -> tuple[Block, ...]:
     """Blocks of a report inside a report: their headings go one level down."""
     return tuple(replace(b, level=min(4, b.level + 1)) if isinstance(b, Heading) else b for b in blocks)
@@ -143,7 +156,6 @@ def run_demo(*, minutes: float, seed: int, run: Run, label: Callable[[str], None
     """
     from pellucid.catalog import family_class
     from pellucid.core.capabilities import parameters_of
-    from pellucid.domains.images import ImageCodec
     from pellucid.domains.read import read
     from pellucid.evaluate.compare import compare_models
     from pellucid.explain.process import process
@@ -160,10 +172,18 @@ def run_demo(*, minutes: float, seed: int, run: Run, label: Callable[[str], None
     run.notice("budget", f"{minutes:g} minutes in all, {minutes * TRAINING:.1f} of them for training.")
     models: dict[str, Fitted] = {}
     seconds: dict[str, float] = {}
+    losses: dict[int, dict[str, float]] = {}
+
+    def remember(event: Event) -> None:
+        if isinstance(event, Progress) and event.losses:
+            losses[event.done] = dict(event.losses)
+
+    run.listeners.append(remember)
     for place, (name, share) in enumerate(SHARES.items(), 1):
         label(f"{place} of {len(SHARES)}, {name}: ")
+        losses.clear()  # those of the last family, diffusion, are kept for its explanation
         began = time.monotonic()
-        models[name] = fit(train, name, minutes=minutes * TRAINING * share, seed=seed, held_out=0.0, run=run)
+        models[name] = fit(digits, name, minutes=minutes * TRAINING * share, seed=seed, held_out=HELD_OUT, run=run)
         seconds[name] = time.monotonic() - began
     label("draw: ")
     asked, drawn = _ask(models, train, held, seed, run)
@@ -171,23 +191,24 @@ def run_demo(*, minutes: float, seed: int, run: Run, label: Callable[[str], None
     comparison = compare_models(models, train, held, n=SAMPLES, seed=seed + 1, run=run)
     label("explain: ")
     chosen = models["diffusion"]
-    explained = (process(chosen, seed=seed, data=train), trajectory(chosen, data=train, seed=seed, index=0))
-    titles = tuple((n, family_class(n).title, models[n].family.parts()[0].sentence) for n in SHARES)  # type: ignore[union-attr]
-    codec: Any = chosen.codec
-    assert isinstance(codec, ImageCodec)
+    explained = (
+        process(chosen, seed=seed, data=digits, losses=losses),
+        trajectory(chosen, data=digits, seed=seed, index=0),
+    )
+    titles = tuple((n, family_class(n).title, IDEAS[n]) for n in SHARES)
     return DemoReport(
         comparison=comparison,
         asked=asked,
         drawn=drawn,
         explained=explained,
-        training_pictures=codec.show(train, 100),
+        training_pictures=Pictures(train.shown()[:120], columns=20, scale=4, alt="The first 120 training digits"),
         families=titles,
         seconds=seconds,
         parameters={n: parameters_of(m.engine) for n, m in models.items()},
         minutes=minutes,
         seed=seed,
         pictures=len(train),
-        machine=f"{chosen.recipe['threads']} processor core(s)",
+        machine=_cores(chosen.recipe["threads"]),
     )
 
 
@@ -216,7 +237,9 @@ def _ask(
         rows.append((name, share(pictures)))
         first = pictures.take([d * each + k for d in range(10) for k in range(5)])
         drawn.append(
-            Pictures(first.shown(), columns=5, caption=name, alt=f"Digits 0 to 9 drawn by {name}, five of each")
+            Pictures(
+                first.shown(), columns=5, scale=3, caption=name, alt=f"Digits 0 to 9 drawn by {name}, five of each"
+            )
         )
     run.emit(Progress(stage="samples", done=len(models), total=len(models)))
     rows.append(("real digits, held out", share(held)))

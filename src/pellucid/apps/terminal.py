@@ -87,8 +87,10 @@ class Terminal:
         left = f"{clock(event.seconds_left)} left" if math.isfinite(event.seconds_left) else ""
         if not self.console.is_terminal:
             tenth = 10 * event.done // max(1, event.total)
-            if stage != self._stage or tenth > self._last:
-                self._stage, self._last = stage, tenth
+            now = time.monotonic()
+            # a new stage is worth a line, but many short ones are not worth a line each
+            if (stage == self._stage and tenth > self._last) or (stage != self._stage and now - self._drawn > 2.0):
+                self._stage, self._last, self._drawn = stage, tenth, now
                 print(
                     f"{stage}: {event.done:,} of {event.total:,}  {left}  {losses}".rstrip(),
                     file=sys.stderr,
