@@ -47,7 +47,7 @@ IDEAS = {
     "gan": "Two players: one forges pictures, the other tells them from real ones; each gets better against the other.",
     "flow": "Bends simple noise into pictures by steps that can all be undone, so it knows how likely a picture is.",
     "autoregressive": "Draws one pixel after another, each guessed from the ones before it.",
-    "diffusion": "Learns to take a little noise off a noisy picture; again and again, and pure noise becomes a picture.",
+    "diffusion": "Learns to take a little noise off a noisy picture; step by step, pure noise becomes a picture.",
 }
 """How each family works, in one sentence for somebody who has never met it."""
 
