@@ -1,6 +1,6 @@
 """Do pictures show the class that was asked for? A judge of another kind than any generator says so.
 
-The judge is a support vector machine with a radial kernel on principal components of pixels, trained on real training
+The judge is a support vector machine with a radial kernel on principal components of pixels, trained on real
 pictures: no network, so it does not share a network's blind spots. Its own accuracy on unseen real pictures stands
 beside every share, as no generator can be judged better than the judge sees.
 """

@@ -47,6 +47,7 @@ Items = Pictures | TableData
 T = TypeVar("T")
 
 NEIGHBOURS = 3000  # rows of nearest-neighbour metrics; their cost grows with the square
+JUDGED = 1000  # held-out pictures that are enough to teach the judge of classes
 SCORED = 512  # held-out items of bits per dimension: a continuous model integrates an equation for each
 
 
@@ -190,16 +191,19 @@ def _neighbours(bench: Bench, of: Contestant) -> dict[str, Result]:
 
 
 def _asked_class(bench: Bench, of: Contestant) -> dict[str, Result]:
-    train, items = bench.train, _items(of)
-    assert isinstance(train, Pictures)
+    # a judge that learned from training pictures is kinder to copies of them, so it takes others where it can
+    unseen = len(bench.reference) >= JUDGED
+    taught, items = bench.reference if unseen else bench.train, _items(of)
+    assert isinstance(taught, Pictures)
     assert isinstance(items, Pictures)
-    judge = bench.once("judge", lambda: Judge.learn(train, seed=bench.seed))
-    if of.role == "copies":
+    judge = bench.once("judge", lambda: Judge.learn(taught, seed=bench.seed))
+    if of.role == "copies" and not unseen:
         return {"asked_class": Absent("input", "the judge of classes was trained on these pictures")}
     if items.labels is None:
         return {"asked_class": Absent("capability", "its pictures are not made for a class")}
     estimate = asked_class_share(judge, items.take(np.arange(bench.n)), seed=bench.seed, name=of.name)
-    return {"asked_class": Reading(estimate, judge.name)}
+    by = f"{judge.name} {'held out' if unseen else 'of the training set'}"
+    return {"asked_class": Reading(estimate, by)}
 
 
 def _copies(bench: Bench, of: Contestant) -> dict[str, Result]:
