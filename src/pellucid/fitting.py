@@ -118,7 +118,9 @@ def fit(
             raise BadInput(f"{', '.join(given)} came with data that was read already", next="Give it to read.")
         source = None
     else:
-        path = data if data == "digits" and kind != "table" else Path(data).resolve() if _is_path(data) else None
+        path = Path(data).resolve() if _is_path(data) else None
+        if isinstance(data, str) and data == "digits" and kind != "table":  # names pictures, no file
+            path = Path(data)
         source = {"path": str(path), "kind": kind, "target": target, "kinds": dict(kinds or {}), "size": size}
         source = source if path is not None else None
         data = read(data, kind=kind, target=target, kinds=kinds, size=size)  # type: ignore[arg-type]
