@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from torch.distributions import MultivariateNormal
 
 from pellucid.core.batch import Batch, Condition, TensorExamples
-from pellucid.core.capabilities import Decodes, Encodes, LogProb, Training
+from pellucid.core.capabilities import Decodes, Encodes, LogProb, Training, Weighs
 from pellucid.core.errors import BadInput, MissingCapability
 from pellucid.core.rows import Rows
 from pellucid.core.run import Run
 from pellucid.core.space import Real, Tokens
-from pellucid.domains.bridges.latent import LatentBridge, Weighs, rebuild
+from pellucid.domains.bridges.latent import LatentBridge, rebuild
 from pellucid.training.loop import train
 from tests.contracts.toys.counting import Neighbours
 from tests.contracts.toys.linear import LinearLatent

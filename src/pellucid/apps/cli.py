@@ -295,7 +295,7 @@ def compare(
     ],
     families: Annotated[str, typer.Option(help="all, or names with commas between.")] = "all",
     minutes: Annotated[float, typer.Option(help="Budget for all fits together.")] = 5.0,
-    n: Annotated[int, typer.Option("-n", help="Samples of each model.")] = 1000,
+    n: Annotated[int | None, typer.Option("-n", help="Samples of each model; by default what the metrics use.")] = None,
     target: Target = None,
     kind: Kind = "auto",
     column: KindsOf = None,

@@ -42,6 +42,7 @@ __all__ = [
     "Training",
     "Turn",
     "Unmasks",
+    "Weighs",
     "expand_like",
     "offers",
     "parameters_of",
@@ -195,7 +196,10 @@ class Scores(abc.ABC):
 
     @abc.abstractmethod
     def log_prob(self, batch: Batch, rows: Rows) -> LogProb:
-        """In nats, with respect to the space's own measure (counting for tokens, Lebesgue for reals)."""
+        """In nats, with respect to the space's own measure.
+
+        Counting measure for symbols and for reals on a grid of levels, Lebesgue measure for continuous reals.
+        """
 
 
 class Encodes(abc.ABC):
@@ -222,6 +226,14 @@ class Decodes(abc.ABC):
         """Space of the latent vectors."""
 
 
+class Weighs(abc.ABC):
+    """Knows what a latent vector costs; without it a density of latents says nothing about items."""
+
+    @abc.abstractmethod
+    def log_weight(self, x: Tensor, z: Tensor, condition: Condition) -> Tensor:
+        """(B,) log p(x | z) - log q(z | x) for x (B, *event) and z (B, *latent)."""
+
+
 class Denoises(abc.ABC):
     """Predicts clean data from noisy data, in Real spaces, always in the scale x_t = data + sigma * noise.
 
@@ -244,7 +256,8 @@ class Predicts(abc.ABC):
     def next_logits(self, tokens: Tensor, condition: Condition, at: int | None = None) -> Tensor:
         """tokens (B, T) to (B, T + 1, V): row t is the logits of symbol t given symbols before t.
 
-        With `at`, only that row: (B, V). Symbols a position does not have are -inf.
+        With `at`, only that row: (B, V). Symbols a position does not have are -inf; so is all of row T when the
+        tokens are already as long as the space allows.
         """
 
     @abc.abstractmethod
@@ -253,7 +266,7 @@ class Predicts(abc.ABC):
 
     @abc.abstractmethod
     def step(self, cache: Any, tokens: Tensor) -> tuple[Tensor, Any]:
-        """Append tokens (B, k), k = 0 only on an empty cache; give the logits (B, V) of the next symbol, and the cache."""
+        """Append tokens (B, k), k = 0 only on an empty cache; give the next symbol's logits (B, V), and the cache."""
 
 
 class Unmasks(abc.ABC):
@@ -278,7 +291,7 @@ class Attends(abc.ABC):
 
 CAPABILITIES: dict[str, type] = {
     c.__name__: c
-    for c in (Learns, Prepares, Counts, Samples, Scores, Encodes, Decodes, Denoises, Predicts, Unmasks, Attends)
+    for c in (Learns, Prepares, Counts, Samples, Scores, Encodes, Decodes, Weighs, Denoises, Predicts, Unmasks, Attends)
 }
 
 

@@ -262,7 +262,7 @@ class AutoregressiveEngine(nn.Module, Learns, Samples, Scores, Predicts, Attends
         if site.name not in names:
             raise BadInput(f"site is '{site.name}'", accepted=", ".join(names))
         tokens = torch.cat((x[:, :1], x[:, :-1]), dim=1)
-        slots = self._embed(tokens, 0, self.condition(condition, self.position[: len(x), :1]))
+        slots = self._embed(tokens, 0, self.condition(condition, self.position.new_zeros(1).expand(len(x), 1)))
         return self.body.attention(names.index(site.name), slots)
 
     def _log_prob(self, x: Tensor, condition: Condition, keep: Tensor | None = None) -> Tensor:

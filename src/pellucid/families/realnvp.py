@@ -320,7 +320,9 @@ class ActNorm(nn.Module):
         if self.waiting:
             values = x.transpose(0, 1).flatten(1)  # (C, everything else)
             self.shift.copy_(values.mean(1))
-            self.log_scale.copy_(-values.std(1, correction=0).clamp_min(1e-3).log())
+            spread = values.std(1, correction=0)
+            # a number that is constant in the first rows is left as it is: scaled up, a later change would explode
+            self.log_scale.copy_(torch.where(spread > 1e-3, -spread.clamp_min(1e-3).log(), 0.0))
             self.waiting = False
         y = (x - _channels(self.shift, x)) * _channels(self.log_scale, x).exp()
         total = self.log_scale.to(x.dtype).sum() * math.prod(x.shape[2:])

@@ -35,6 +35,7 @@ from pellucid.core.capabilities import (
     Scores,
     Training,
     Turn,
+    Weighs,
 )
 from pellucid.core.errors import BadInput
 from pellucid.core.rows import Rows
@@ -152,7 +153,7 @@ class VAE(Family):
         return engine
 
 
-class VAEEngine(nn.Module, Learns, Samples, Scores, Encodes, Decodes):
+class VAEEngine(nn.Module, Learns, Samples, Scores, Encodes, Decodes, Weighs):
     """The encoder, the decoder and what is observed between them."""
 
     def __init__(self, family: VAE, space: Space, conditions: Mapping[str, Space]) -> None:
@@ -233,6 +234,12 @@ class VAEEngine(nn.Module, Learns, Samples, Scores, Encodes, Decodes):
 
     def latent(self) -> Real:
         return Real((self.family.latent,))
+
+    def log_weight(self, x: Tensor, z: Tensor, condition: Condition) -> Tensor:
+        mean, log_spread = self._posterior(x, condition)
+        noise = (z - mean) * (-log_spread).exp()
+        log_q = -(0.5 * noise.square() + log_spread + 0.5 * math.log(2 * math.pi)).sum(-1)
+        return self.observation.log_prob(self._said(z, condition), x) - log_q
 
     def _posterior(self, x: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
         """Mean and logarithm of the spread of q(z | x, c), each (B, latent)."""

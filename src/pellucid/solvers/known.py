@@ -107,7 +107,7 @@ def _unmask(
     """Position by position in an order of each row's own: p(x) is a product of conditionals in any order."""
     tokens, have = torch.where(mask, known, 0), mask.clone()
     order = rows.fork("order").uniform(tokens.shape[1])  # (B, T): the unknown position with the smallest is next
-    for step in range(int((~mask).sum(dim=1).max())):
+    for step in range(max((~mask).sum(dim=1).tolist(), default=0)):
         logits = engine.fill_logits(tokens, have, condition)  # (B, T, V)
         at = torch.where(have, 2.0, order).argmin(dim=1, keepdim=True)  # (B, 1)
         here = logits.gather(1, at[:, :, None].expand(-1, -1, logits.shape[-1]))[:, 0]
@@ -132,7 +132,7 @@ def _read_on(
             next="Use a family that fills gaps, such as masked diffusion",
         )
     tokens = torch.where(mask, known, 0)
-    start = int(mask.sum(dim=1).min())
+    start = min(mask.sum(dim=1).tolist(), default=tokens.shape[1])
     logits, cache = engine.step(engine.begin(condition, tokens.shape[0]), tokens[:, :start])
     ended = (tokens[:, :start] == 0).any(dim=1)
     for at in range(start, tokens.shape[1]):

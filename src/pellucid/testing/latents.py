@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from pellucid.core.batch import Condition
-from pellucid.core.capabilities import Decodes, Denoises, Encodes, Samples, Scores
+from pellucid.core.capabilities import Decodes, Denoises, Encodes, Samples, Scores, Weighs
 from pellucid.core.space import Real
 from pellucid.solvers.denoiser import at_condition
 from pellucid.solvers.euler import euler
@@ -71,6 +71,20 @@ def an_exact_map_is_undone(subject: Subject) -> None:
         assert isinstance(subject.engine, Encodes)
         back = subject.engine.encode(decoded(subject, z), subject.batch.condition)
     require(largest_gap(back, z) <= 1e-3, f"a latent came back {largest_gap(back, z):.1e} of its size away")
+
+
+def weights_are_one_a_row(subject: Subject) -> None:
+    """`log_weight` gives one finite number a row, the same whether the row comes alone or with others."""
+    engine, batch = subject.engine, subject.batch
+    assert isinstance(engine, Weighs)
+    z = encoded(subject, len(batch), True)
+    with torch.no_grad():
+        whole = engine.log_weight(batch.x, z, batch.condition)
+        alone = engine.log_weight(batch.x[:1], z[:1], batch.condition.take(slice(0, 1)))
+    require(whole.shape == (len(batch),), f"shape {tuple(whole.shape)} for {len(batch)} rows")
+    require(whole.isfinite().all(), "a weight is not finite")
+    gap = largest_gap(alone, whole[:1])
+    require(gap <= 1e-3, f"a row's weight moved by {gap:.1e} of its size with the batch")
 
 
 def noise_levels_fall(subject: Subject) -> None:
@@ -177,6 +191,7 @@ LAWS: tuple[Law, ...] = (
     Law(decoding_gives_events, (Decodes,)),
     Law(both_ways_share_a_latent_space, (Encodes, Decodes)),
     Law(an_exact_map_is_undone, (Encodes, Decodes, Scores)),
+    Law(weights_are_one_a_row, (Encodes, Weighs)),
     Law(noise_levels_fall, (Denoises, Samples)),
     Law(denoising_gives_events, (Denoises, Samples)),
     Law(denoising_without_noise_changes_little, (Denoises, Samples)),

@@ -8,10 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.core.batch import Batch, Condition
-from pellucid.core.capabilities import Decodes, Encodes, Learns, Turn
+from pellucid.core.capabilities import Decodes, Encodes, Learns, Turn, Weighs
 from pellucid.core.rows import Rows
 from pellucid.core.space import Real
-from pellucid.domains.bridges.latent import Weighs
 
 __all__ = ["LinearLatent"]
 

@@ -10,7 +10,6 @@ with the learned p(z) in the place of the prior.
 
 from __future__ import annotations
 
-import abc
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from pellucid.core.batch import Condition
-from pellucid.core.capabilities import Decodes, Encodes, LogProb, offers
+from pellucid.core.capabilities import Decodes, Encodes, LogProb, Weighs, offers
 from pellucid.core.codec import Bridge
 from pellucid.core.errors import BadInput, MissingCapability
 from pellucid.core.rows import Rows
@@ -27,21 +26,13 @@ from pellucid.core.space import Real, Space, space_to_plain
 from pellucid.domains.bridges.lifting import at_least
 from pellucid.domains.stored import stored_settings, stored_space
 
-__all__ = ["LatentBridge", "Weighs", "rebuild"]
+__all__ = ["LatentBridge", "rebuild"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Stored:
     engine: str
     source: Mapping[str, Any]
-
-
-class Weighs(abc.ABC):
-    """Knows what a latent vector costs; without it a density of latents says nothing about items."""
-
-    @abc.abstractmethod
-    def log_weight(self, x: Tensor, z: Tensor, condition: Condition) -> Tensor:
-        """(B,) log p(x | z) - log q(z | x) for x (B, *event) and z (B, *latent)."""
 
 
 class LatentBridge(Bridge):
