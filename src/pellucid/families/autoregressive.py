@@ -44,6 +44,9 @@ from pellucid.nets.transformer import Cache, Transformer
 __all__ = ["Autoregressive", "AutoregressiveCache", "AutoregressiveEngine", "SymbolHow", "draw_symbols"]
 
 
+FEW = 1_000_000  # symbols that a net of the default size would learn by heart
+
+
 @dataclass(frozen=True)
 class SymbolHow(How):
     """How to draw each next symbol.
@@ -71,7 +74,7 @@ class Autoregressive(Family):
     """Settings of an autoregressive transformer.
 
     Args:
-        width, heads, depth: size of a slot, attention heads, blocks.
+        width, heads, depth: size of a slot, attention heads, blocks; None: 64 up to 128 symbols, 128 beyond.
         rotary: tell slots apart also by rotating queries and keys, so that distances are seen directly.
         dropout: share of channels that each block's additions lose in training, chosen once a row.
         max_length: longest sequence that is taken; time and memory grow with its square.
@@ -82,20 +85,20 @@ class Autoregressive(Family):
     title: ClassVar[str] = "autoregressive transformer"
     engine: ClassVar[type[nn.Module]]
 
-    width: int = 96
+    width: int | None = None
     heads: int = 4
     depth: int = 3
     rotary: bool = True
-    dropout: float = 0.0
+    dropout: float = 0.1
     max_length: int = 1024
     forget: float = 0.1
 
     def __post_init__(self) -> None:
         sizes = {"width": self.width, "heads": self.heads, "depth": self.depth, "max_length": self.max_length}
         for name, value in sizes.items():
-            if value < 1:
+            if value is not None and value < 1:
                 raise BadInput(f"{name} is {value}", accepted="1 or more")
-        if self.width % (2 * self.heads):
+        if (self.width or 64) % (2 * self.heads):
             raise BadInput(f"width is {self.width} for {self.heads} heads", accepted="a multiple of twice the heads")
         for name, share in {"dropout": self.dropout, "forget": self.forget}.items():
             if not 0.0 <= share < 1.0:
@@ -129,8 +132,13 @@ class Autoregressive(Family):
         )  # fmt: skip
 
     def training(self, space: Space, items: int) -> Training:
-        batch = max(16, min(256, 4096 // max(1, space.size)))
-        return Training(batch=batch, rate=3e-3, betas=(0.9, 0.98), weight_decay=0.01, steps=2000, ema=0.999)
+        batch = max(8, min(256, 2048 // space.size))
+        few = items * space.size < FEW
+        rate = 5e-3 if self._width(space) <= 64 else 3e-3
+        return Training(batch=batch, rate=rate, betas=(0.9, 0.98), weight_decay=0.3 if few else 0.01, steps=2000)
+
+    def _width(self, space: Space) -> int:
+        return self.width or (64 if space.size <= 128 else 128)
 
     def build(
         self, space: Space, conditions: Mapping[str, Space], rows: Rows, base: nn.Module | None = None
@@ -166,7 +174,7 @@ class AutoregressiveEngine(nn.Module, Learns, Samples, Scores, Predicts, Attends
 
     def __init__(self, family: Autoregressive, space: Tokens, conditions: Mapping[str, Space]) -> None:
         super().__init__()
-        self.family, self.space, width = family, space, family.width
+        self.family, self.space, width = family, space, family._width(space)
         self.one_alphabet = isinstance(space.vocab, int)
         sizes = torch.tensor(space.sizes)
         start = torch.zeros_like(sizes) if self.one_alphabet else torch.cat((sizes.new_zeros(1), sizes.cumsum(0)[:-1]))
@@ -190,7 +198,7 @@ class AutoregressiveEngine(nn.Module, Learns, Samples, Scores, Predicts, Attends
         condition = drop_conditions(batch.condition, rows, self.family.forget)
         keep = None
         if self.training and self.family.dropout > 0.0:
-            share, event = self.family.dropout, (2 * self.family.depth, self.family.width)
+            share, event = self.family.dropout, (2 * self.family.depth, self.body.width)
             keep = (rows.fork("dropout").uniform(*event) >= share) / (1.0 - share)
         return -self._log_prob(batch.x, condition, keep) / self.space.length
 

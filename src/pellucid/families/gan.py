@@ -114,8 +114,8 @@ class GAN(Family):
 
     def training(self, space: Space, items: int) -> Training:
         if isinstance(space, Real) and is_picture(space):
-            return Training(batch=64, rate=1e-3, betas=(0.0, 0.99), clip=None, ema=0.999, steps=4000)
-        return Training(batch=256, rate=1e-3, betas=(0.0, 0.99), clip=None, ema=0.999, steps=4000)
+            return Training(batch=64, rate=2e-3, betas=(0.0, 0.99), clip=None, steps=4000)
+        return Training(batch=256, rate=1e-3, betas=(0.0, 0.99), clip=None, steps=4000)
 
     def build(
         self, space: Space, conditions: Mapping[str, Space], rows: Rows, base: nn.Module | None = None
@@ -146,7 +146,7 @@ class GANEngine(nn.Module, Learns, Samples, Decodes):
         self.critic_condition = ConditionEncoder(conditions, steer)
         self.generator: nn.Module
         if is_picture(space):
-            width, depth = family.width or 32, family.depth or 1
+            width, depth = family.width or (48 if min(space.shape[1:]) < 16 else 32), family.depth or 1
             self.generator = ConvDecoder(inputs + steer, space.shape, width=width, depth=depth, steer=steer, norm=False)
         else:
             width, depth = family.width or 256, family.depth or 2
@@ -166,18 +166,20 @@ class GANEngine(nn.Module, Learns, Samples, Decodes):
         condition = drop_conditions(batch.condition, rows, self.family.forget)
         with torch.no_grad():
             fake = self._forge(rows, condition)
-        real = self._scaled(batch.x)
-        vector = self.critic_condition(condition, real)
-        real_score, real_slope = self._score_and_slope(real, vector)
-        fake_score, fake_slope = self._score_and_slope(fake, vector)
-        return softplus(fake_score - real_score) + self.family.gamma / 2 * (real_slope + fake_slope)
+        both = torch.cat((self._scaled(batch.x), fake))
+        vector = self.critic_condition(condition, fake).repeat(2, 1)
+        slopes, scores = torch.func.grad(lambda x: _twice(_wide(self.critic(x, vector))), has_aux=True)(both)
+        real, fake = scores.chunk(2)
+        steepness = _wide(slopes).flatten(1).square().sum(-1).chunk(2)  # rows do not mix in D: each is its own gradient
+        return softplus(fake - real) + self.family.gamma / 2 * (steepness[0] + steepness[1])
 
     def generator_losses(self, batch: Batch, rows: Rows) -> Tensor:
         """(B,) the generator's side of the contest."""
         condition = drop_conditions(batch.condition, rows, self.family.forget)
         fake, real = self._forge(rows, condition), self._scaled(batch.x)
         vector = self.critic_condition(condition, real)
-        return softplus(_wide(self.critic(real, vector)) - _wide(self.critic(fake, vector)))
+        real_score, fake_score = _wide(self.critic(torch.cat((real, fake)), vector.repeat(2, 1))).chunk(2)
+        return softplus(real_score - fake_score)
 
     def settings(self) -> GANHow:
         return GANHow()
@@ -196,25 +198,20 @@ class GANEngine(nn.Module, Learns, Samples, Decodes):
 
     def decode(self, z: Tensor, condition: Condition) -> Tensor:
         """(B, latent) to (B, *event)."""
-        x = _wide(self._generate(z, condition)) * self.reach + self.middle
-        return x if self.space.levels is None else x.clamp(self.space.low, self.space.high)
+        return _wide(self._generate(z, condition)) * self.reach + self.middle
 
     def latent(self) -> Real:
         return Real((self.family.latent,))
 
     def _generate(self, z: Tensor, condition: Condition) -> Tensor:
         vector = self.generator_condition(condition, z)
-        return self.generator(torch.cat((z, vector), dim=-1), vector).reshape(-1, *self.space.shape)
+        x = self.generator(torch.cat((z, vector), dim=-1), vector).reshape(-1, *self.space.shape)
+        return x if self.space.levels is None else torch.tanh(x)  # the grid has ends, and flat ground lies on them
 
     def _forge(self, rows: Rows, condition: Condition) -> Tensor:
         """One forged item a row (B, *event) for the same condition as the real one."""
         dtype = next(self.parameters()).dtype
         return self._generate(rows.fork("forge").normal(self.family.latent, dtype=dtype), condition)
-
-    def _score_and_slope(self, x: Tensor, vector: Tensor) -> tuple[Tensor, Tensor]:
-        """D(x) and |grad D(x)|^2 in x, each (B,). Rows do not mix in D, so one backward pass serves them all."""
-        slope, score = torch.func.grad(lambda x: _twice(_wide(self.critic(x, vector))), has_aux=True)(x)
-        return score, _wide(slope).flatten(1).square().sum(-1)
 
     def _scaled(self, x: Tensor) -> Tensor:
         return (x - self.middle) / self.reach

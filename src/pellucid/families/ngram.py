@@ -130,7 +130,8 @@ class Level:
     Args:
         contexts: (C,) sorted keys: number of the context one shorter * S + oldest symbol; for k = 0 the roots.
         entries: (E,) sorted keys: number of the context * S + symbol.
-        share: (E,) discounted share of the symbol. gamma: (C,) what is left for the shorter context.
+        share: (E + 1,) discounted share of the symbol, gamma: (C + 1,) what is left for the shorter context; their last
+            elements, 0 and 1, answer for number -1, which was never seen.
         first: (C + 1,) where each context's entries start.
     """
 
@@ -290,7 +291,7 @@ class NGramEngine(nn.Module, Counts, Samples, Scores, Predicts):
             if name not in condition.values:
                 continue
             value = torch.zeros_like(out)
-            for column, size in zip(condition.values[name].reshape(batch, -1).T, of.sizes, strict=True):
+            for column, size in zip(condition.values[name].flatten(1).T, of.sizes, strict=True):
                 value = value * size + column.to(out)
             out = out + torch.where(condition.given[name].to(out.device), value + 1, 0)
         return out
@@ -331,7 +332,7 @@ class NGramEngine(nn.Module, Counts, Samples, Scores, Predicts):
         total = np.bincount(number, counts, len(contexts))
         gamma = np.bincount(number, off, len(contexts)) / total
         first = np.searchsorted(number, np.arange(len(contexts) + 1))
-        return Level(contexts, entry, (counts - off) / total[number], gamma, first)
+        return Level(contexts, entry, np.append((counts - off) / total[number], 0.0), np.append(gamma, 1.0), first)
 
     def _walk(self, contexts: Array, length: int) -> tuple[Array, list[Array]]:
         """contexts (B, 1 + n') to the number of each one's context at lengths 0 to `length` - 1; -1 if never seen."""
@@ -357,10 +358,8 @@ class NGramEngine(nn.Module, Counts, Samples, Scores, Predicts):
         """(B,) probability of `symbol` (B,) at position t."""
         p = np.full(len(symbol), 1.0 / self.space.sizes[t])
         for level, number in self._chain(before, classes, t):
-            seen = number >= 0
             entry = _find(level.entries, number * self.s + symbol)
-            share = np.where(seen & (entry >= 0), level.share[entry], 0.0)
-            p = np.where(seen, level.gamma[number] * p + share, p)
+            p = level.gamma[number] * p + level.share[entry]
         return p
 
     def _distribution(self, before: Array, classes: Array, t: int) -> Floats:
@@ -368,9 +367,9 @@ class NGramEngine(nn.Module, Counts, Samples, Scores, Predicts):
         p = np.zeros((len(classes), self.space.symbols))
         p[:, : self.space.sizes[t]] = 1.0 / self.space.sizes[t]
         for level, number in self._chain(before, classes, t):
+            p *= level.gamma[number, None]
             rows = np.flatnonzero(number >= 0)
             number = number[rows]
-            p[rows] *= level.gamma[number, None]
             size = level.first[number + 1] - level.first[number]
             entry = np.repeat(level.first[number] - (size.cumsum() - size), size) + np.arange(size.sum())
             p[np.repeat(rows, size), level.entries[entry] % self.s] += level.share[entry]

@@ -53,6 +53,7 @@ from pellucid.nets.mlp import MLP
 __all__ = ["ActNorm", "Coupling", "RealNVP", "RealNVPEngine", "RealNVPHow", "Squash"]
 
 MOST_NUMBERS = 65536  # in one event: a net for more would not fit a desk
+FEW = 10_000  # items that a net of the default size would learn by heart
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ class RealNVP(Family):
     title: ClassVar[str] = "normalizing flow (RealNVP)"
     engine: ClassVar[type[nn.Module]]
 
-    steps: int = 8
+    steps: int = 6
     width: int | None = None
     depth: int | None = None
     bounded: bool | None = None
@@ -134,8 +135,8 @@ class RealNVP(Family):
 
     def training(self, space: Space, items: int) -> Training:
         if isinstance(space, Real) and is_picture(space):
-            return Training(batch=64, rate=1e-3, weight_decay=1e-4, steps=3000, ema=0.999)
-        return Training(batch=256, rate=1e-3, weight_decay=1e-4, steps=4000, ema=0.999)
+            return Training(batch=64, rate=1.5e-3, weight_decay=0.5 if items < FEW else 0.01, steps=3000)
+        return Training(batch=256, rate=1e-3, weight_decay=0.01, steps=4000)
 
     def build(
         self, space: Space, conditions: Mapping[str, Space], rows: Rows, base: nn.Module | None = None
@@ -168,7 +169,7 @@ class RealNVPEngine(nn.Module, Learns, Prepares, Samples, Scores, Encodes, Decod
         self.shapes: list[tuple[int, ...]] = []  # of what each scale sets aside; the last is what remains at the end
         if self.pyramid:
             channels, height, wide = space.shape
-            width, depth = family.width or 64, family.depth or 1
+            width, depth = family.width or 48, family.depth or 1
             for _ in range(3):
                 channels, height, wide = 4 * channels, height // 2, wide // 2
                 for step in range(family.steps):

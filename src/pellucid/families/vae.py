@@ -50,6 +50,7 @@ from pellucid.nets.mlp import MLP
 __all__ = ["FieldsObservation", "GaussianObservation", "GridObservation", "VAE", "VAEEngine", "VAEHow"]
 
 MOST_NUMBERS = 65536  # in one event: a net for more would not fit a desk
+FEW = 10_000  # items that a net of the default size would learn by heart
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ class VAE(Family):
     title: ClassVar[str] = "variational autoencoder"
     engine: ClassVar[type[nn.Module]]
 
-    latent: int = 16
+    latent: int = 32
     beta: float = 1.0
     free_bits: float = 0.0
     width: int | None = None
@@ -138,8 +139,8 @@ class VAE(Family):
 
     def training(self, space: Space, items: int) -> Training:
         if isinstance(space, Real) and is_picture(space):
-            return Training(batch=64, rate=2e-3, steps=3000, ema=0.999)
-        return Training(batch=256, rate=2e-3, steps=3000, ema=0.999)
+            return Training(batch=64, rate=2e-3, weight_decay=0.1 if items < FEW else 0.01, steps=3000)
+        return Training(batch=256, rate=2e-3, weight_decay=0.01, steps=4000)
 
     def build(
         self, space: Space, conditions: Mapping[str, Space], rows: Rows, base: nn.Module | None = None
@@ -171,7 +172,7 @@ class VAEEngine(nn.Module, Learns, Samples, Scores, Encodes, Decodes, Weighs):
         self.encoder: nn.Module
         self.decoder: nn.Module
         if self.picture:
-            width, depth = family.width or 32, family.depth or 1
+            width, depth = family.width or (64 if min(space.shape[1:]) < 16 else 32), family.depth or 1
             shape = (space.shape[0], *space.shape[1:])
             self.encoder = ConvEncoder(shape, 2 * family.latent, width=width, depth=depth, steer=steer)
             shape = (shape[0] * self.observation.copies, *shape[1:])
