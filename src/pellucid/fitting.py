@@ -45,6 +45,7 @@ from pellucid.model import (
 from pellucid.training.checkpoint import Checkpoints
 from pellucid.training.loop import count, train
 from pellucid.training.plan import plan
+from pellucid.training.precision import choose_precision
 from pellucid.training.threads import choose_threads, threads
 
 __all__ = ["bridge_for", "data_of", "fit", "resume", "split"]
@@ -83,7 +84,7 @@ def fit(
     kinds: Mapping[str, str] | None = None,
     size: int | None = None,
     held_out: float = 0.1,
-    precision: str = "float32",
+    precision: str = "auto",
     device: str = "auto",
     checkpoint_every: int | None = None,
     run: Run | None = None,
@@ -101,14 +102,15 @@ def fit(
         objective: turns that replace the engine's own. training: how to train, instead of the family's own way.
         target, kind, kinds, size: as in `read`.
         held_out: share of the items (at most 5,000) that training does not see.
-        precision: "float32", or "bfloat16" for faster matrix work. device: "auto", "cpu" or "cuda".
+        precision: "float32", "bfloat16" for faster matrix work, or "auto": bfloat16 for pictures of 16 pixels or
+            more where the processor computes with it. device: "auto", "cpu" or "cuda".
         checkpoint_every: steps between two checkpoints (shards have one each); every 30 seconds when None.
 
     Raises BadInput before anything is written when something does not fit.
     """
     _check_budget(minutes, steps, seed, held_out, precision, checkpoint_every)
     run = run or Run()
-    run.device, run.precision = _device(device), precision
+    run.device = _device(device)
     chosen = _family(family, settings, base, through)
     out = Path(out) if out is not None else None
     if out is not None:
@@ -144,6 +146,9 @@ def fit(
     else:
         bridge = bridge_for(chosen, codec.space, codec.conditions, learning.x)
     settled = training or chosen.training(bridge.target, len(kept))
+    run.precision = choose_precision(precision, bridge.target, run.device)
+    if run.precision != "float32" and precision == "auto":
+        run.notice("precision", "Matrix work is done in bfloat16, which is faster; --precision float32 is exact.")
     model = Fitted(chosen, nn.Module(), codec, bridge, data=data, folder=out, source=source)
     model.recipe = {
         "family": chosen.name,
@@ -151,7 +156,7 @@ def fit(
         "training": to_plain(settled),
         "seed": seed,
         "held_out": share,
-        "precision": precision,
+        "precision": run.precision,
         "device": run.device,
         "threads": choose_threads(),
         "space": space_to_plain(bridge.target),
@@ -507,8 +512,8 @@ def _check_budget(
         raise BadInput(f"seed is {shown(seed)}", accepted="a whole number")
     if not _is_number(held_out) or not 0.0 <= held_out < 1.0:
         raise BadInput(f"held_out is {shown(held_out)}", accepted="a share from 0 up to, not including, 1")
-    if precision not in ("float32", "bfloat16"):
-        raise BadInput(f"precision is '{precision}'", accepted="float32, bfloat16")
+    if precision not in ("auto", "float32", "bfloat16"):
+        raise BadInput(f"precision is '{precision}'", accepted="auto, float32, bfloat16")
     _check_every(every)
 
 

@@ -50,7 +50,7 @@ KindsOf = Annotated[
     typer.Option("--column", metavar="NAME=KIND", help="Override a column's inferred kind; repeatable."),
 ]
 Size = Annotated[int | None, typer.Option(help="Side to which pictures are cropped and resized.")]
-Precision = Annotated[str, typer.Option(help="float32, or bfloat16 for faster training.")]
+Precision = Annotated[str, typer.Option(help="auto, float32, or bfloat16 for faster training.")]
 DataPath = Annotated[Path | None, typer.Option("--data", help="The data the run was fitted on, if it has moved.")]
 
 
@@ -156,7 +156,7 @@ def fit(
     column: KindsOf = None,
     size: Size = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    precision: Precision = "float32",
+    precision: Precision = "auto",
     setting: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="Change a setting of the family; repeatable."),
@@ -302,7 +302,7 @@ def compare(
     size: Size = None,
     data: DataPath = None,
     seed: Seed = 0,
-    precision: Precision = "float32",
+    precision: Precision = "auto",
     out: Annotated[Path | None, typer.Option("--out", help="Report to write: .html, .md, .json or .txt.")] = None,
     force: Force = False,
     as_json: Json = False,

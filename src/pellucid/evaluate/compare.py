@@ -46,7 +46,7 @@ def compare(
     n: int | None = None,
     seed: int = 0,
     target: str | None = None,
-    precision: str = "float32",
+    precision: str = "auto",
     out: str | Path | None = None,
     run: Run | None = None,
 ) -> CompareReport:

@@ -24,9 +24,20 @@ from pellucid.core.capabilities import Objective
 from pellucid.core.errors import BadInput
 from pellucid.core.rows import Rows
 from pellucid.core.run import Run
+from pellucid.core.space import Real, Space
 from pellucid.training.step import Step
 
-__all__ = ["Arithmetic", "Route", "autocast", "copied", "matmul_route", "route_error", "settle", "suits_onednn"]
+__all__ = [
+    "Arithmetic",
+    "Route",
+    "autocast",
+    "choose_precision",
+    "copied",
+    "matmul_route",
+    "route_error",
+    "settle",
+    "suits_onednn",
+]
 
 Route = Literal["default", "onednn"]
 LARGEST_ERROR = 1e-5  # of the largest entry: float32 gives about 1e-6 here, bfloat16 4e-3
@@ -84,6 +95,22 @@ def settle(
         threads=torch.get_num_threads(),
         torch=torch.__version__,
     )
+
+
+def choose_precision(asked: str, space: Space, device: str) -> str:
+    """What "auto" means: bfloat16 for pictures of 16 pixels or more where the processor computes with it, else float32.
+
+    Convolutions are 1.4 to 1.6 times faster then, and in a budget of minutes that is worth more than the digits lost;
+    likelihoods, losses, averages and weights stay in float32 either way.
+    """
+    if asked != "auto":
+        return asked
+    picture = isinstance(space, Real) and len(space.shape) == 3 and min(space.shape[1:]) >= 16
+    if device == "cuda":
+        able = torch.cuda.is_bf16_supported()
+    else:
+        able = bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())
+    return "bfloat16" if picture and able else "float32"
 
 
 @contextmanager
