@@ -122,7 +122,7 @@ def stop_at(step: int, signum: int = 2) -> Run:
         ({"held_out": 1.0}, "held_out is 1.0. Accepted: a share"),
         ({"held_out": -0.1}, "held_out is -0.1"),
         ({"held_out": 0.99}, "leaves none of 24 items"),
-        ({"precision": "float16"}, "precision is 'float16'. Accepted: float32, bfloat16"),
+        ({"precision": "float16"}, "precision is 'float16'. Accepted: auto, float32, bfloat16"),
         ({"device": "gpu"}, "device is 'gpu'. Accepted: auto, cpu, cuda"),
         ({"checkpoint_every": 0}, "checkpoint_every is 0"),
         ({"family": "vea"}, "family is 'vea'.*Did you mean 'vae'"),
