@@ -726,7 +726,7 @@ def check_free(out: Path, force: bool) -> None:
 
 def _check_writable(out: Path) -> None:
     """The folder, or the nearest one above it that exists."""
-    there = next((p for p in (out, *out.absolute().parents) if p.exists()), out)
+    there = next((p for p in (out, *out.parents) if p.exists()), Path())
     if not there.is_dir():
         raise BadInput(f"'{there}' is a file, so '{out}' cannot be made", accepted="a new folder")
     if not os.access(there, os.W_OK | os.X_OK):
