@@ -316,10 +316,9 @@ def _line(name: str, x: tuple[float, ...], values: tuple[Interval, ...]) -> Seri
 
 
 def _check(levels: Levels) -> Faithfulness:
-    n = levels.better.n
+    n, which = levels.better.n, "training items" if levels.seen else "items it was not trained on"
     return Faithfulness(
-        f"What is shown as learned must be learned: on {'training items' if levels.seen else 'items it did not train on'}"
-        ", the network must be nearer to the clean item than "
+        f"What is shown as learned must be learned: on {which}, the network must be nearer to the clean item than "
         + ("the same network before training." if levels.untrained else "the noisy item drawn towards the mean."),
         levels.better,
         1.0,
