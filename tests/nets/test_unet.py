@@ -41,6 +41,12 @@ def test_a_row_does_not_see_other_rows(size: tuple[int, int]) -> None:
     torch.testing.assert_close(whole[3:4], alone, rtol=0, atol=1e-10)
 
 
+@pytest.mark.parametrize("channels", [8, 40, 56, 72])
+def test_any_width_in_eights_has_heads_that_fit(channels: int) -> None:
+    net = UNet(1, 1, (8, 8), sizes=sizes_for(8, 8, channels=channels))
+    assert net(torch.zeros(1, 1, 8, 8)).shape == (1, 1, 8, 8)
+
+
 def test_the_vector_and_every_pixel_are_used() -> None:
     net = awake(UNet(1, 1, (8, 8), steer=3))
     x = torch.randn(1, 1, 8, 8, dtype=torch.float64, requires_grad=True)

@@ -154,7 +154,7 @@ class FlowMatching(Family):
                 "loss",
                 "The guess is compared with the true direction from the noise to the item, and the squared mistake is "
                 "made smaller, item by item.",
-                "|| network - (data - noise - v_gauss) / s(t) ||^2,   t = sigmoid(m + s * normal)",
+                "|| v(x_t, t) - (data - noise) ||^2 / || s(t) ||^2,   t = sigmoid(m + s * normal)",
                 "Lipman et al. 2023, arXiv:2210.02747, eq. 9; times: Esser et al. 2024, arXiv:2403.03206, eq. 19",
             ),
             Part(
@@ -293,13 +293,18 @@ class FlowMatchingEngine(nn.Module, Learns, Prepares, Samples, Denoises):
         return (Turn("velocity", tuple(self.parameters()), self.losses),)
 
     def losses(self, batch: Batch, rows: Rows) -> Tensor:
-        """(B,) mean squared mistake of each row, in units in which the Gaussian guess alone scores about 1."""
+        """(B,) mean squared mistake of each row, in units in which the Gaussian guess alone scores about 1.
+
+        Mistakes count as they would in the velocity itself: in numbers that hardly vary, such as the cell of a rare
+        category, they count little.
+        """
         x = self.guard(batch.x)
         logit = self.family.time_mean + self.family.time_spread * rows.fork("time").normal(dtype=x.dtype)
         t = logit.sigmoid()
         noise = rows.fork("noise").normal(*x.shape[1:], dtype=x.dtype)
         out, v, stray = self.correct(mix(noise, x, t), t, self.forget(batch.condition, rows.fork("drop")))
-        return (out - (x - noise - v) / stray).square().flatten(1).mean(dim=1)
+        mistake = stray * out - (x - noise - v)
+        return mistake.square().flatten(1).mean(dim=1) / stray.square().flatten(1).mean(dim=1)
 
     def forget(self, condition: Condition, rows: Rows) -> Condition:
         """The condition, forgotten as a whole in a share `p_uncond` of the rows, which guidance needs.

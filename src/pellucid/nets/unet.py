@@ -172,7 +172,7 @@ class UNet(nn.Module):
             if level < len(widths) - 1:
                 self.shrink.append(nn.Conv2d(here, here, 3, stride=2, padding=1))
         self.before = PictureBlock(here, here, steer, dropout)
-        self.attention = OwnAttention(here, max(1, here // 32))
+        self.attention = OwnAttention(here, max(h for h in range(1, max(1, here // 32) + 1) if here % h == 0))
         self.after = PictureBlock(here, here, steer, dropout)
         self.up = nn.ModuleList()
         self.grow = nn.ModuleList()
