@@ -439,7 +439,7 @@ def test_a_kill_while_setting_up_leaves_nothing_or_what_was_there(
 def test_a_disk_that_fills_while_training_keeps_the_checkpoints(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = {"steps": 6, "checkpoint_every": 2, "seed": 2}
+    words: dict[str, Any] = {"steps": 6, "checkpoint_every": 2, "seed": 2}
     fit(pictures(), SMALL, out=tmp_path / "whole", **words)
     real, full = os.fsync, itertools.count()
 

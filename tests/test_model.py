@@ -212,7 +212,8 @@ def test_a_target_column_is_a_condition(table_model: Fitted) -> None:
 def test_a_trace_sees_all_rows_in_one_batch(images_model: Fitted) -> None:
     model = fit(pictures(), FlowMatching(width=8), steps=1)
     trace = Recording(["x_t"])
-    draw = model.sample(5, trace=trace, batch=2, how=replace(model.how(), steps=3))
+    how: Any = model.how()
+    draw = model.sample(5, trace=trace, batch=2, how=replace(how, steps=3))
     assert {len(x) for x in trace.kept["x_t"].values()} == {5}
     assert len(draw) == 5
 

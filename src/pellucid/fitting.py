@@ -6,7 +6,7 @@ import hashlib
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -20,28 +20,17 @@ from pellucid.core.bundle import Bundle, open_bundle
 from pellucid.core.capabilities import Counts, Decodes, Encodes, Family, Objective, Training
 from pellucid.core.codec import Bridge, Chain, Codec, Identity
 from pellucid.core.errors import BadBundle, BadInput, MissingCapability, shown
+from pellucid.core.recipe import Source
 from pellucid.core.run import Run
+from pellucid.core.run_folder import LEFTOVERS, check_free, claimed, tidy
 from pellucid.core.settings import from_plain, to_plain
 from pellucid.core.space import Space, space_to_plain
+from pellucid.core.weights import pour
 from pellucid.domains.bridges.latent import LatentBridge
 from pellucid.domains.frames import TableData
 from pellucid.domains.pictures import Pictures
 from pellucid.domains.read import read, require_items
-from pellucid.model import (
-    LEFTOVERS,
-    Data,
-    Fitted,
-    build,
-    check_free,
-    claimed,
-    finish,
-    from_bundle,
-    load,
-    pour,
-    tidy,
-    versions,
-    write_setup,
-)
+from pellucid.model import Data, Fitted, build, finish, from_bundle, load, versions, write_setup
 from pellucid.training.checkpoint import Checkpoints
 from pellucid.training.loop import count, train
 from pellucid.training.plan import plan
@@ -281,17 +270,6 @@ def data_of(folder: str | Path | None, moved: str | Path | None = None) -> Data:
     return data
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Source:
-    """source.json: where the data was read from, and how."""
-
-    path: str
-    kind: str = "auto"
-    target: str | None = None
-    kinds: Mapping[str, Any] = field(default_factory=dict)
-    size: int | None = None
-
-
 def _reread(bundle: Bundle, moved: str | Path | None) -> Data:
     name = bundle.folder.resolve().name
     if not bundle.has("source.json") and moved is None:
@@ -300,7 +278,7 @@ def _reread(bundle: Bundle, moved: str | Path | None) -> Data:
             next="Say where the data is: --data PATH on the command line, data=... in Python.",
         )
     try:
-        source = from_plain(_Source, bundle.json("source.json") if bundle.has("source.json") else {"path": ""})
+        source = from_plain(Source, bundle.json("source.json") if bundle.has("source.json") else {"path": ""})
     except BadInput as error:
         raise BadBundle(f"'{name}/source.json' does not say where the data is", why=str(error)) from error
     options = {"kind": source.kind, "target": source.target, "kinds": dict(source.kinds) or None, "size": source.size}

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import platform
-import shutil
-import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -17,51 +12,47 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.modules import module as modules
 
 from pellucid import __version__
 from pellucid.catalog import bridge_class, codec_class, families, family_class
 from pellucid.core.batch import Batch, Condition, TensorExamples
-from pellucid.core.bundle import Bundle, disk_errors, open_bundle, seal, write_atomic, write_json
+from pellucid.core.bundle import Bundle, open_bundle, seal, write_json
 from pellucid.core.capabilities import (
     CAPABILITIES,
-    Counts,
     Family,
     How,
     LogProb,
-    Part,
     Samples,
     Scores,
-    Training,
     offers,
-    parameters_of,
 )
 from pellucid.core.codec import Bridge, Chain, Codec, Identity, Measures
+from pellucid.core.described_model import Described, described
 from pellucid.core.errors import BadBundle, BadInput, MissingCapability, MissingExtra, Stopped, fault, shown
-from pellucid.core.report import Block, Heading, Prose, Report, Table
+from pellucid.core.recipe import OUTCOME, Outcome, Recipe, StoredBridge, StoredCodec, Through, check_sizes
+from pellucid.core.report import Block, Report
 from pellucid.core.rows import Rows
 from pellucid.core.run import Progress, Run
+from pellucid.core.run_folder import KEPT, LEFTOVERS, claimed, tidy
 from pellucid.core.settings import from_plain, to_plain
-from pellucid.core.space import Space, space_from_plain, space_to_plain, zeros
+from pellucid.core.space import space_from_plain, space_to_plain, zeros
 from pellucid.core.trace import Silent, Trace
+from pellucid.core.weights import bounded, check_weights, pour, state_of, write_tensors
 from pellucid.domains.bridges.latent import rebuild
 from pellucid.domains.frames import TableData
 from pellucid.domains.pictures import Pictures
 from pellucid.domains.write import write_items
 
 __all__ = [
-    "Described",
+    "Data",
     "Draw",
     "Fitted",
+    "Shown",
     "adopt",
     "build",
-    "check_free",
-    "claimed",
     "finish",
     "from_bundle",
     "load",
-    "pour",
-    "tidy",
     "versions",
     "write_setup",
 ]
@@ -98,14 +89,16 @@ class Draw:
 
     def report(self) -> Report:
         """The items as people look at them."""
-        return _Shown(self)
+        return Shown(self)
 
     def _repr_html_(self) -> str:
         return self.report()._repr_html_()
 
 
 @dataclass(frozen=True)
-class _Shown(Report):
+class Shown(Report):
+    """The items of a draw, as people look at them."""
+
     draw: Draw
 
     @property
@@ -201,10 +194,10 @@ class Fitted:
         step = batch if trace is None else max(1, len(names))
         parts = [self._none()]
         for i in range(0, len(names), step):
-            _go_on(run, i, len(names))
+            _go_on(run, i, len(names), tell=len(names) > step)
             rows = Rows(seed, names[i : i + step])
             parts.append(self._draw(rows, {k: _part(v, i, step) for k, v in asked.items()}, how, trace or Silent()))
-        _go_on(run, len(names), len(names))
+        _go_on(run, len(names), len(names), tell=len(names) > step)
         x, condition = torch.cat([p[0] for p in parts]), Condition.cat([p[1] for p in parts])
         route = "condition" if asked else "free"
         return Draw(self._items(x, condition, names, seed), x, condition, names, seed, how, route, self.codec)
@@ -272,13 +265,13 @@ class Fitted:
                     why="The model makes such rows too rarely to wait for them.",
                     next=f"Ask for fewer rows, or fit with --target {next(iter(where))}.",
                 )
-            _go_on(run, found, n)
+            _go_on(run, found, n, tell=start > 0)
             names = torch.arange(start, min(start + batch, most))
             x, condition = self._draw(Rows(seed, names), asked, how, Silent())
             good = torch.from_numpy(np.flatnonzero(self.codec.meets(self._items(x, condition, names, seed), where)))
             kept.append((x[good], condition.take(good), names[good]))
             found, start = found + len(good), start + len(names)
-        _go_on(run, n, n)
+        _go_on(run, n, n, tell=start > batch)
         x, names = torch.cat([k[0] for k in kept])[:n], torch.cat([k[2] for k in kept])[:n]
         condition = Condition.cat([k[1] for k in kept]).take(slice(0, n))
         return Draw(self._items(x, condition, names, seed), x, condition, names, seed, how, "rejection", self.codec)
@@ -327,7 +320,7 @@ class Fitted:
 
     def describe(self) -> Described:
         """What this model is, what it was made from and what it can be asked."""
-        return _described(self)
+        return described(self.name, self.family, self.engine, self.codec, self.bridge, self.recipe)
 
     # ------------------------------------------------------------------ keeping
 
@@ -375,83 +368,6 @@ def adopt(
 
 # ---------------------------------------------------------------------- on disk
 
-OUTCOME = ("steps_done", "seconds")  # of the recipe: known only at the end, so in a file of their own
-LEFTOVERS = ("resume.json", "start.safetensors", "checkpoints/")  # gone once the manifest is there
-KEPT = (
-    *("recipe.json", "outcome.json", "source.json", "codec.json", "codec.safetensors", "events.jsonl"),
-    *("weights/engine.safetensors", "weights/raw.safetensors"),
-)
-LARGEST_EVENT = 2**24  # numbers in one event; no family takes so many
-ALLOWANCE = 2**26  # numbers that a network may hold besides its stored weights, such as masks
-EACH = 20_000  # what a tensor counts besides its numbers: many small ones take time too
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Data:
-    kind: str
-    items: int
-    fingerprint: str
-    source: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Through:
-    """How to build the engine of a latent bridge again; `through` for the one below it."""
-
-    family: str
-    settings: Mapping[str, Any]
-    space: Mapping[str, Any]
-    conditions: Mapping[str, Any]
-    through: Mapping[str, Any] | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Recipe:
-    """recipe.json: what a run was resolved to. Only the first four are needed to build the engine again."""
-
-    family: str
-    settings: Mapping[str, Any]
-    seed: int
-    space: Mapping[str, Any]
-    conditions: Mapping[str, Any] = field(default_factory=dict)
-    training: Training = field(default_factory=Training)
-    held_out: float = 0.0
-    precision: Literal["float32", "bfloat16"] = "float32"
-    device: Literal["cpu", "cuda"] = "cpu"
-    threads: int = 1
-    steps: int = 1
-    minutes: float | None = None
-    data: _Data | None = None
-    base: Mapping[str, Any] | None = None
-    objective: str | None = None
-    through: _Through | None = None
-
-    def __post_init__(self) -> None:
-        if self.threads < 1 or self.steps < 1 or not 0.0 <= self.held_out < 1.0 or (self.data and self.data.items < 1):
-            raise BadInput(
-                f"threads {self.threads}, steps {self.steps}, held out {self.held_out}",
-                accepted="at least one thread, step and item, and a share below 1",
-            )
-
-
-@dataclass(frozen=True, kw_only=True)
-class _StoredBridge:
-    name: str
-    plain: Mapping[str, Any]
-
-
-@dataclass(frozen=True, kw_only=True)
-class _StoredCodec:
-    kind: str
-    codec: Mapping[str, Any]
-    bridge: _StoredBridge
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Outcome:
-    steps_done: int | None = None
-    seconds: float | None = None
-
 
 def load(folder: str | Path) -> Fitted:
     """A model from its run folder. Nothing is executed; what does not fit is refused.
@@ -476,17 +392,17 @@ def from_bundle(bundle: Bundle, *, weights: bool) -> Fitted:
     raw = bundle.tensors("weights/raw.safetensors") if weights and bundle.has("weights/raw.safetensors") else None
     ended = bundle.json("outcome.json") if weights and bundle.has("outcome.json") else {}
     try:
-        _check_sizes(found)
-        recipe = from_plain(_Recipe, found["recipe.json"])
-        written = from_plain(_StoredCodec, found["codec.json"])
-        outcome = {k: v for k, v in to_plain(from_plain(_Outcome, ended)).items() if v is not None}
+        check_sizes(found)
+        recipe = from_plain(Recipe, found["recipe.json"])
+        written = from_plain(StoredCodec, found["codec.json"])
+        outcome = {k: v for k, v in to_plain(from_plain(Outcome, ended)).items() if v is not None}
         _check_prefixes(tensors)
         codec = codec_class(written.kind).from_plain(written.codec, _below(tensors, "codec."))
         family = from_plain(family_class(recipe.family), recipe.settings)
         bridge = _read_bridge(written.bridge, _below(tensors, "bridge."), recipe.through)
         _check_agreement(recipe, codec, bridge)
         model = Fitted(family, nn.Module(), codec, bridge, {**to_plain(recipe), **outcome})
-        with _bounded(stored):
+        with bounded(stored):
             model.engine = build(model, None)
     except (BadBundle, MissingExtra):
         raise
@@ -497,21 +413,10 @@ def from_bundle(bundle: Bundle, *, weights: bool) -> Fitted:
     if stored is not None:
         pour(model.engine, stored, name)
     if raw is not None:
-        _check_weights(model.engine.state_dict(), raw, name)
+        check_weights(model.engine.state_dict(), raw, name)
     model.engine.eval()
     model.raw, model.folder, model.source = raw, bundle.folder, found.get("source.json")
     return model
-
-
-def _check_sizes(value: Any) -> None:
-    """Refuse spaces too large to be worked with, before anything is allocated for them."""
-    level = [value]
-    while level := [v for v in level if isinstance(v, (dict, list))]:
-        for space in [v for v in level if isinstance(v, dict) and "space" in v]:
-            sides = space.get("shape") if isinstance(space.get("shape"), list) else [space.get("length")]
-            if math.prod(n for n in sides or () if isinstance(n, int)) > LARGEST_EVENT:
-                raise BadInput(f"a space is {shown(sides)} large", accepted=f"at most {LARGEST_EVENT:,} numbers")
-        level = [inner for v in level for inner in (v.values() if isinstance(v, dict) else v)]
 
 
 def _check_prefixes(tensors: Mapping[str, Tensor]) -> None:
@@ -519,7 +424,7 @@ def _check_prefixes(tensors: Mapping[str, Tensor]) -> None:
         raise BadInput(f"codec.safetensors holds {shown(strange[0])}", accepted="tensors of the codec and the bridge")
 
 
-def _check_agreement(recipe: _Recipe, codec: Codec[Any], bridge: Bridge) -> None:
+def _check_agreement(recipe: Recipe, codec: Codec[Any], bridge: Bridge) -> None:
     if bridge.source != codec.space:
         raise BadInput("the bridge does not start from the codec's space", accepted="parts of one run")
     if space_to_plain(bridge.target) != recipe.space:
@@ -537,71 +442,14 @@ def build(model: Fitted, base: nn.Module | None) -> nn.Module:
     return model.family.build(model.bridge.target, model.codec.conditions, rows, base)
 
 
-@contextmanager
-def _bounded(stored: Mapping[str, Tensor] | None) -> Iterator[None]:
-    """Stop a build that grows far beyond the stored weights: sizes come from a stranger, memory is finite.
-
-    Each tensor is counted when a module registers it, which is before anything is written to its memory.
-    """
-    most, seen, thread = 2**32, 0, threading.get_ident()
-    if stored is not None:
-        most = ALLOWANCE + 4 * sum(t.numel() + EACH for t in stored.values())
-
-    def count(module: nn.Module, name: str, tensor: Tensor | None) -> None:
-        nonlocal seen
-        if tensor is None or threading.get_ident() != thread:
-            return
-        seen += tensor.numel() + EACH
-        if seen > most:
-            raise BadInput("its settings ask for a network far larger than its weights", accepted="parts of one run")
-
-    handles = (
-        modules.register_module_parameter_registration_hook(count),
-        modules.register_module_buffer_registration_hook(count),
-    )
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def pour(engine: nn.Module, weights: Mapping[str, Tensor], name: str) -> None:
-    """Put stored weights (or counts) into a built engine; BadBundle unless names, shapes and types are its own."""
-    if isinstance(engine, Counts):
-        try:
-            engine.restore(weights)
-        except Exception as error:  # as above
-            why = str(error) if isinstance(error, BadInput) else fault(error)
-            raise BadBundle(f"the counts of '{name}' do not fit its family", why=why) from error
-        return
-    _check_weights(engine.state_dict(), weights, name)
-    engine.load_state_dict(dict(weights))
-
-
-def _check_weights(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], name: str) -> None:
-    if set(own) != set(weights):
-        odd = sorted(set(own) ^ set(weights))
-        raise BadBundle(
-            f"the weights of '{name}' do not fit its family",
-            why=f"{len(odd)} names differ, the first is {shown(odd[0])}.",
-        )
-    for key, tensor in own.items():
-        if tensor.shape != weights[key].shape or tensor.dtype != weights[key].dtype:
-            raise BadBundle(
-                f"weight '{key}' of '{name}' is {weights[key].dtype} {tuple(weights[key].shape)}",
-                accepted=f"{tensor.dtype} {tuple(tensor.shape)}",
-            )
-
-
-def _read_bridge(stored: _StoredBridge, tensors: Mapping[str, Tensor], through: _Through | None) -> Bridge:
+def _read_bridge(stored: StoredBridge, tensors: Mapping[str, Tensor], through: Through | None) -> Bridge:
     """A bridge from its name; a learned latent one gets its engine built again from the recipe it came `through`."""
     if stored.name == "chain":
         parts = [
-            from_plain(_StoredBridge, dict(zip(("name", "plain"), stored.plain[place], strict=True)))
+            from_plain(StoredBridge, dict(zip(("name", "plain"), stored.plain[place], strict=True)))
             for place in ("first", "second")
         ]
-        below = None if through is None or through.through is None else from_plain(_Through, through.through)
+        below = None if through is None or through.through is None else from_plain(Through, through.through)
         return Chain(
             _read_bridge(parts[0], _below(tensors, "first."), below),
             _read_bridge(parts[1], _below(tensors, "second."), through),
@@ -611,10 +459,10 @@ def _read_bridge(stored: _StoredBridge, tensors: Mapping[str, Tensor], through: 
             raise BadInput("a latent bridge without the recipe of its engine", accepted="'through' in recipe.json")
         family = from_plain(family_class(through.family), through.settings)
         conditions = {k: space_from_plain(v) for k, v in through.conditions.items()}
-        with _bounded(tensors):
+        with bounded(tensors):
             rows = Rows(0, torch.zeros(1, dtype=torch.int64))
             engine = family.build(space_from_plain(through.space), conditions, rows)
-        _check_weights(engine.state_dict(), tensors, "the latent bridge")
+        check_weights(engine.state_dict(), tensors, "the latent bridge")
         return rebuild(engine, stored.plain, tensors)
     kind: Any = bridge_class(stored.name)
     bridge: Bridge = kind.from_plain(stored.plain, tensors)
@@ -637,18 +485,18 @@ def write_setup(model: Fitted, folder: Path, start: nn.Module | None = None) -> 
     own |= {"conditions": {k: space_to_plain(v) for k, v in model.codec.conditions.items()}}
     bridge = {"name": model.bridge.name, "plain": model.bridge.plain()}
     recipe = own | {k: v for k, v in model.recipe.items() if k not in OUTCOME}
-    from_plain(_Recipe, recipe)  # what could not be read again is not written
+    from_plain(Recipe, recipe)  # what could not be read again is not written
     write_json(folder / "recipe.json", recipe)
     write_json(folder / "codec.json", {"kind": model.codec.kind, "codec": model.codec.plain(), "bridge": bridge})
     tensors = {f"codec.{k}": v for k, v in model.codec.tensors().items()}
     tensors |= {f"bridge.{k}": v for k, v in model.bridge.tensors().items()}
-    _write_tensors(folder / "codec.safetensors", tensors)
+    write_tensors(folder / "codec.safetensors", tensors)
     names = ["recipe.json", "codec.json", "codec.safetensors"]
     if model.source:
         write_json(folder / "source.json", dict(model.source))
         names.append("source.json")
     if start is not None:
-        _write_tensors(folder / "start.safetensors", _state(start))
+        write_tensors(folder / "start.safetensors", state_of(start))
         names.append("start.safetensors")
     seal(folder, {"versions": versions()}, "resume.json", only=names)
 
@@ -659,32 +507,13 @@ def finish(model: Fitted, folder: Path) -> None:
     A run that is killed at any point here can be resumed: until the manifest is there nothing that `resume.json`
     lists has changed, and from then on only tidying up is left.
     """
-    _write_tensors(folder / "weights" / "engine.safetensors", _state(model.engine))
+    write_tensors(folder / "weights" / "engine.safetensors", state_of(model.engine))
     if model.raw is not None:
-        _write_tensors(folder / "weights" / "raw.safetensors", model.raw)
+        write_tensors(folder / "weights" / "raw.safetensors", model.raw)
     write_json(folder / "outcome.json", {k: model.recipe[k] for k in OUTCOME if model.recipe.get(k) is not None})
     facts = {"versions": versions(), "data": model.recipe.get("data"), "seed": model.recipe.get("seed", 0)}
     seal(folder, facts, only=[name for name in KEPT if (folder / name).is_file()])
     tidy(folder)
-
-
-def tidy(folder: Path) -> None:
-    """Remove what only an unfinished run needs, and temp files of a killed process."""
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-    with disk_errors(folder.name):
-        for path in (folder / "start.safetensors", *folder.rglob(".*.tmp"), folder / "resume.json"):
-            path.unlink(missing_ok=True)
-
-
-def _state(engine: nn.Module) -> Mapping[str, Tensor]:
-    return engine.tables() if isinstance(engine, Counts) else engine.state_dict()
-
-
-def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Each tensor in memory of its own, as safetensors wants; tied weights are stored under each name."""
-    from safetensors.torch import save
-
-    write_atomic(path, save({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}))
 
 
 def versions() -> dict[str, str]:
@@ -694,73 +523,6 @@ def versions() -> dict[str, str]:
         "numpy": np.__version__,
         "python": platform.python_version(),
     }
-
-
-def check_free(out: Path, force: bool) -> None:
-    """Refuse a folder that cannot be written, or that exists and may not be replaced; writes nothing itself."""
-    with disk_errors(f"'{out}'"):
-        if not out.exists():
-            _check_writable(out)
-            return
-        if out.is_symlink() or not out.is_dir():
-            what = "a link" if out.is_symlink() else "a file"
-            raise BadInput(f"'{out}' is {what}", accepted="a new folder")
-        _check_writable(out)
-        if not any(out.iterdir()):
-            return
-        if not force:
-            unfinished = (out / "resume.json").is_file() and not (out / "manifest.json").is_file()
-            step = f"Resume it with `pellucid fit --resume {out}`, choose" if unfinished else "Choose"
-            raise BadInput(
-                f"the folder '{out}' exists already", next=f"{step} another folder, or add --force to replace it."
-            )
-        names = [p.relative_to(out).as_posix() for p in sorted(out.rglob("*")) if p.is_symlink() or not p.is_dir()]
-        strange = [n for n in names if not _is_of_a_run(n)]
-        if strange or "recipe.json" not in names:
-            raise BadInput(
-                f"'{out}' is not a run folder" + (f": it holds '{strange[0]}'" if strange else ""),
-                why="Only runs are replaced.",
-                next="Choose another folder.",
-            )
-
-
-def _check_writable(out: Path) -> None:
-    """The folder, or the nearest one above it that exists."""
-    there = next((p for p in (out, *out.parents) if p.exists()), Path())
-    if not there.is_dir():
-        raise BadInput(f"'{there}' is a file, so '{out}' cannot be made", accepted="a new folder")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise BadInput(f"the folder '{there}' may not be written to", next="Choose another folder.")
-
-
-def _is_of_a_run(name: str) -> bool:
-    """Does `fit` write files of this name (with / between folders)?"""
-    if name in (*KEPT, "manifest.json", "resume.json", "start.safetensors"):
-        return True
-    folder, _, file = name.rpartition("/")
-    temp = file.startswith(".") and file.endswith(".tmp") and folder in ("", "weights", "checkpoints")
-    endings = {"checkpoints": ".safetensors", "reports": ".json"}
-    return temp or (folder in endings and file.endswith(endings[folder]))
-
-
-@contextmanager
-def claimed(out: Path, force: bool) -> Iterator[None]:
-    """An empty folder for the block; what it replaces goes when the block has ended well, and else comes back."""
-    check_free(out, force)
-    old = None
-    with disk_errors(f"'{out}'"):
-        if out.is_dir() and any(out.iterdir()):
-            old = out.rename(out.absolute().with_name(f".{out.absolute().name}.{os.getpid()}.replaced"))
-        out.mkdir(parents=True, exist_ok=True)
-    try:
-        yield
-    except BaseException:
-        shutil.rmtree(out, ignore_errors=True)
-        if old is not None:
-            old.rename(out)
-        raise
-    if old is not None:
-        shutil.rmtree(old, ignore_errors=True)
 
 
 def _names(n: int | None, ids: Tensor | Sequence[int] | None) -> Tensor:
@@ -782,14 +544,15 @@ def _device_of(engine: nn.Module) -> torch.device:
     return next((p.device for p in engine.parameters()), torch.device("cpu"))
 
 
-def _go_on(run: Run, done: int, total: int) -> None:
-    """Tell how far sampling is, and stop if asked to."""
+def _go_on(run: Run, done: int, total: int, tell: bool) -> None:
+    """Stop if asked to; tell how far sampling is, when that takes more than a moment."""
     if run.stopping():
         error = Stopped(f"sampling stopped after {done} of {total} samples", next="Nothing was written.")
         vars(error)["exit_code"] = run.stop_code()
         raise error
     left = run.seconds() / done * (total - done) if done else math.nan
-    run.emit(Progress(stage="sample", done=done, total=total, seconds_left=left))
+    if tell:
+        run.emit(Progress(stage="sample", done=done, total=total, seconds_left=left))
 
 
 def _part(value: object, offset: int, size: int) -> object:
@@ -808,71 +571,3 @@ def _said(codec: Codec[Any], name: str, value: object, rows: int) -> Condition:
 
 def _words(where: Where) -> str:
     return ", ".join(f"{k}={v}" for k, v in where.items())
-
-
-@dataclass(frozen=True)
-class Described(Report):
-    """What a model is: its parts, its size, what it was fitted on and what it can be asked."""
-
-    family: str
-    heading: str
-    parameters: int
-    offers: tuple[str, ...]
-    parts: tuple[Part, ...]
-    facts: tuple[tuple[str, str], ...]
-
-    @property
-    def title(self) -> str:
-        return self.heading
-
-    def blocks(self) -> tuple[Block, ...]:
-        parts = tuple((p.name, p.sentence, p.formula) for p in self.parts)
-        lacking = [c for c in CAPABILITIES if c not in self.offers]
-        return (
-            Table(columns=("", ""), rows=self.facts),
-            Heading("Its parts"),
-            Table(columns=("part", "what it does", "formula"), rows=parts),
-            Heading("What it can be asked"),
-            Prose(f"It offers {', '.join(self.offers)}. It does not offer {', '.join(lacking)}."),
-        )
-
-
-def _described(model: Fitted) -> Described:
-    recipe, family = model.recipe, model.family
-    data = recipe.get("data") or {}
-    facts = [
-        ("family", f"{family.title} ({family.name})" if family is not None else model.name),
-        ("learned numbers", f"{_learned(model.engine):,}"),
-        (
-            "fitted on",
-            f"{data.get('items', '?'):,} items of kind {data.get('kind')} ({data.get('source')})"
-            if data
-            else "unknown",
-        ),
-        ("conditions", ", ".join(model.codec.conditions) or "none"),
-        ("space", _space_words(model.codec.space)),
-        ("bridge", f"{model.bridge.name} to {_space_words(model.bridge.target)}"),
-        ("steps", f"{recipe['steps_done']:,}" if "steps_done" in recipe else "-"),
-        ("training took", f"{recipe['seconds']} s" if "seconds" in recipe else "-"),
-        ("seed", str(recipe.get("seed", "-"))),
-        ("settings", json.dumps(recipe.get("settings", {}))),
-    ]
-    parts = family.parts() if family is not None else ()
-    name = family.title if family is not None else model.name
-    return Described(model.name, f"A {name} model", _learned(model.engine), model.offers(), parts, tuple(facts))
-
-
-def _learned(engine: nn.Module) -> int:
-    """Numbers that were learned: trained ones, or counts."""
-    if isinstance(engine, Counts):
-        return sum(t.numel() for t in engine.tables().values())
-    return parameters_of(engine)
-
-
-def _space_words(space: Space) -> str:
-    plain = space_to_plain(space)
-    if plain["space"] == "Mixed":
-        return f"Mixed of {len(plain['fields'])} fields, {space.size} numbers"
-    return f"{plain['space']} {'x'.join(map(str, space.shape))}" + (
-        f", {plain['levels']} levels" if plain.get("levels") else ""
-    )

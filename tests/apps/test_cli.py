@@ -474,8 +474,8 @@ def huge_png() -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(header) + chunk(b"IDAT" + zlib.compress(bytes(10_000))) + chunk(b"IEND")
 
 
-def text(path: Path, content: str | bytes) -> None:
-    path.write_bytes(content.encode() if isinstance(content, str) else content)
+def text(path: Path, content: str | bytes) -> int:
+    return path.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def lines(n: int = 60) -> list[str]:
@@ -741,7 +741,7 @@ def test_a_fault_of_ours_is_one_line(call: Call, runs: dict[str, Path], monkeypa
             2,
             "'people.csv' cannot be read or written .Permission",
         ),
-        (KeyboardInterrupt(), 130, "stopped before there was anything to keep"),
+        (KeyboardInterrupt(), 130, "stopped. What was saved until now is kept"),
         (errors.NonFiniteLoss("loss is nan", next="Try less."), 3, "loss is nan. Try less."),
         (errors.MissingExtra("soundfile is not installed", next="pip install x"), 2, "soundfile is not installed"),
         (errors.BadBundle("evil \x1b[2J name"), 4, r"evil \\x1b\[2J name"),

@@ -72,7 +72,7 @@ def main() -> None:
     except PellucidError as error:
         _end(type(error).__name__, str(error), int(error.exit_code))
     except (KeyboardInterrupt, typer.Abort):
-        _end("Stopped", "stopped before there was anything to keep.", 130)
+        _end("Stopped", "stopped. What was saved until now is kept.", 130)
     except BrokenPipeError:  # whoever read our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
@@ -323,7 +323,11 @@ def compare(
         if all((Path(p) / "manifest.json").is_file() for p in paths):
             from pellucid.model import load
 
-            models = {Path(p).name: load(p) for p in paths}
+            short = [Path(p).resolve().name for p in paths]
+            names = short if len(set(short)) == len(short) else paths
+            if len(set(names)) < len(names):
+                raise BadInput("a run is named twice", accepted="each run once")
+            models = {name: load(p) for name, p in zip(names, paths, strict=True)}
             first = next(iter(models.values()))
             items = _data_of(first.folder, data)
             report: Report = compare_models(models, *_halves(items, first.recipe), n=n, seed=seed, run=run)
@@ -333,9 +337,9 @@ def compare(
                     f"{len(paths)} paths are not all finished runs", accepted="one data set, or run folders only"
                 )
             items = _read(paths[0], kind, target, size, column)
-            names = "all" if families == "all" else [name.strip() for name in families.split(",")]
+            chosen = "all" if families == "all" else [name.strip() for name in families.split(",")]
             report = compare_families(
-                items, families=names, minutes=minutes, n=n, seed=seed, precision=precision, run=run
+                items, families=chosen, minutes=minutes, n=n, seed=seed, precision=precision, run=run
             )
     _show(report, as_json, out, quiet)
 
@@ -445,8 +449,8 @@ def _pairs(words: list[str] | None, option: str) -> dict[str, Any]:
     return found
 
 
-def _check_count(n: int) -> None:
-    if not 1 <= n <= MOST:
+def _check_count(n: int | None) -> None:
+    if n is not None and not 1 <= n <= MOST:
         raise BadInput(f"-n is {n}", accepted=f"a whole number from 1 to {MOST:,}")
 
 

@@ -7,7 +7,7 @@ import functools
 import math
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any, TypeVar
 
 from pellucid.core.errors import BadInput, nearest, shown
@@ -47,7 +47,7 @@ def from_plain(cls: type[S], values: Mapping[str, Any]) -> S:
     """
     if not isinstance(values, Mapping):
         raise BadInput(f"{cls.__name__} is {shown(values)}", accepted="an object of named settings")
-    hints = _hints(cls)
+    hints = _hints(typing.cast(Hashable, cls))
     known = {f.name: f for f in dataclasses.fields(cls) if f.init}  # type: ignore[arg-type]
     for key in values:
         if key not in known:
@@ -64,7 +64,7 @@ def from_plain(cls: type[S], values: Mapping[str, Any]) -> S:
 
 def from_words(cls: type[S], words: Mapping[str, str], start: S | None = None) -> S:
     """Settings from text, as a command line gives them (`steps=20`), changed from `start` when given."""
-    hints = _hints(cls)
+    hints = _hints(typing.cast(Hashable, cls))
     read = {key: _read(hints[key], text) if key in hints else text for key, text in words.items()}
     if start is None:
         return from_plain(cls, read)
@@ -100,7 +100,7 @@ def _options(hint: Any) -> tuple[Any, ...]:
 
 
 @functools.cache
-def _hints(cls: type) -> dict[str, Any]:
+def _hints(cls: Hashable) -> dict[str, Any]:
     """Declared types by field; kept, because each asking compiles their text again."""
     return typing.get_type_hints(cls)
 

@@ -1,0 +1,87 @@
+"""What a fitted model is, as a report: its parts, its size, what it learned from and what it can be asked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from pellucid.core.capabilities import CAPABILITIES, Counts, Family, Part, offers, parameters_of
+from pellucid.core.codec import Bridge, Codec
+from pellucid.core.report import Block, Heading, Prose, Report, Table
+from pellucid.core.space import Space, space_to_plain
+
+__all__ = ["Described", "described"]
+
+
+@dataclass(frozen=True)
+class Described(Report):
+    """What a model is: its parts, its size, what it was fitted on and what it can be asked."""
+
+    family: str
+    heading: str
+    parameters: int
+    offers: tuple[str, ...]
+    parts: tuple[Part, ...]
+    facts: tuple[tuple[str, str], ...]
+
+    @property
+    def title(self) -> str:
+        return self.heading
+
+    def blocks(self) -> tuple[Block, ...]:
+        parts = tuple((p.name, p.sentence, p.formula) for p in self.parts)
+        lacking = [c for c in CAPABILITIES if c not in self.offers]
+        return (
+            Table(columns=("", ""), rows=self.facts),
+            Heading("Its parts"),
+            Table(columns=("part", "what it does", "formula"), rows=parts),
+            Heading("What it can be asked"),
+            Prose(f"It offers {', '.join(self.offers)}. It does not offer {', '.join(lacking)}."),
+        )
+
+
+def described(
+    name: str, family: Family | None, engine: nn.Module, codec: Codec[Any], bridge: Bridge, recipe: Mapping[str, Any]
+) -> Described:
+    """What the parts of a model say about it."""
+    data = recipe.get("data") or {}
+    facts = [
+        ("family", f"{family.title} ({family.name})" if family is not None else name),
+        ("learned numbers", f"{_learned(engine):,}"),
+        (
+            "fitted on",
+            f"{data.get('items', '?'):,} items of kind {data.get('kind')} ({data.get('source')})"
+            if data
+            else "unknown",
+        ),
+        ("conditions", ", ".join(codec.conditions) or "none"),
+        ("space", _space_words(codec.space)),
+        ("bridge", f"{bridge.name} to {_space_words(bridge.target)}"),
+        ("steps", f"{recipe['steps_done']:,}" if "steps_done" in recipe else "-"),
+        ("training took", f"{recipe['seconds']} s" if "seconds" in recipe else "-"),
+        ("seed", str(recipe.get("seed", "-"))),
+        ("settings", json.dumps(recipe.get("settings", {}))),
+    ]
+    parts = family.parts() if family is not None else ()
+    title = family.title if family is not None else name
+    return Described(name, f"A {title} model", _learned(engine), offers(engine), parts, tuple(facts))
+
+
+def _learned(engine: nn.Module) -> int:
+    """Numbers that were learned: trained ones, or counts."""
+    if isinstance(engine, Counts):
+        return sum(t.numel() for t in engine.tables().values())
+    return parameters_of(engine)
+
+
+def _space_words(space: Space) -> str:
+    plain = space_to_plain(space)
+    if plain["space"] == "Mixed":
+        return f"Mixed of {len(plain['fields'])} fields, {space.size} numbers"
+    return f"{plain['space']} {'x'.join(map(str, space.shape))}" + (
+        f", {plain['levels']} levels" if plain.get("levels") else ""
+    )
