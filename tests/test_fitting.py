@@ -243,6 +243,12 @@ def test_minutes_become_steps_and_the_plan_is_said() -> None:
     assert len(plans) == 1
     assert model.recipe["steps"] == plans[0].steps >= model.recipe["steps_done"] >= 1
     assert model.recipe["minutes"] == 0.01
+    told.clear()
+    plain = fit(pictures(), SMALL, training=Training(steps=3), run=Run(listeners=[told.append]))
+    assert [e.steps for e in told if isinstance(e, Planned)] == [plain.recipe["steps_done"]] == [3]
+    told.clear()
+    fit(pictures(), SMALL, steps=3, run=Run(listeners=[told.append]))
+    assert not [e for e in told if isinstance(e, Planned)], "who names the steps does not wait for a plan"
 
 
 def test_a_data_frame_and_an_array_are_read_on_the_way() -> None:

@@ -357,7 +357,10 @@ def test_odd_class_names_stay_apart_as_folders(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "match"),
     [
-        ("s.csv", r"images model cannot be written as 's.csv'. Accepted: a folder .*\.npz, \.png. \.csv is for table"),
+        (
+            "s.csv",
+            r"pictures cannot be written as 's.csv'. Accepted: a folder .*\.npz, \.png. \.csv is for rows of a table",
+        ),
         ("s.txt", "A text file is for models of text, and pellucid fits none yet"),
         ("s.nzp", "Did you mean '.npz'"),
         ("s.jpg", "Accepted: a folder"),
@@ -372,7 +375,7 @@ def test_endings_that_do_not_fit_are_refused(images_model: Fitted, tmp_path: Pat
 def test_a_table_needs_an_ending(table_model: Fitted, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="has no ending, which says how.*ends in .csv, .csv.gz, .tsv, .parquet"):
         table_model.sample(2).save(tmp_path / "rows")
-    with pytest.raises(BadInput, match=r"\.npz is for images models"):
+    with pytest.raises(BadInput, match=r"\.npz is for pictures"):
         table_model.sample(2).save(tmp_path / "rows.npz")
     with pytest.raises(BadInput, match="pellucid fits none yet"):
         table_model.sample(2).save(tmp_path / "rows.txt")

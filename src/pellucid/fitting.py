@@ -159,7 +159,7 @@ def fit(
     model.engine = build(model, base.engine if base is not None else None).to(run.device)
     reference = base.engine if base is not None and objective is not None else None
     with threads(model.recipe["threads"]):
-        if steps is None and minutes is not None and not isinstance(model.engine, Counts):
+        if steps is None and not isinstance(model.engine, Counts):  # so that nobody waits without knowing how long
             planned = plan(
                 model.engine,
                 learning.examples,

@@ -25,6 +25,7 @@ _FORMS = {
     "images": (FOLDER, ".npz", ".png"),
     "table": (".csv", ".csv.gz", ".tsv", ".parquet"),
 }
+_NAMES = {"images": "pictures", "table": "rows of a table"}
 _LATER = {  # endings of kinds of data that a model cannot be fitted on yet
     ".txt": "A text file is for models of text, and pellucid fits none yet.",
     ".wav": "A sound file is for models of sound, and pellucid fits none yet.",
@@ -66,16 +67,16 @@ def check_target(path: Path, kind: str, *, force: bool) -> None:
     """Refuse what `write_items` would refuse, before any work is done."""
     ending, known = _ending(path), _FORMS[kind]
     if ending and ending not in known:
-        other = next((f"{ending} is for {of} models." for of, those in _FORMS.items() if ending in those), "")
+        other = next((f"{ending} is for {_NAMES[of]}." for of, those in _FORMS.items() if ending in those), "")
         raise BadInput(
-            f"samples of this {kind} model cannot be written as '{path.name}'",
+            f"{_NAMES[kind]} cannot be written as '{path.name}'",
             accepted=", ".join(known),
             why=_LATER.get(ending, other),
             next=nearest(ending, [f for f in known if f.startswith(".")]),
         )
     if not ending and FOLDER not in known:
         raise BadInput(
-            f"'{path.name}' has no ending, which says how the samples of this {kind} model are to be written",
+            f"'{path.name}' has no ending, which says how {_NAMES[kind]} are to be written",
             accepted=f"a file that ends in {', '.join(known)}",
         )
     with disk_errors(f"'{path}'"):
