@@ -193,7 +193,7 @@ def run_demo(*, minutes: float, seed: int, run: Run, label: Callable[[str], None
     chosen = models["diffusion"]
     explained = (
         process(chosen, seed=seed, data=digits, losses=losses),
-        trajectory(chosen, data=digits, seed=seed, index=0),
+        trajectory(chosen, data=digits, seed=seed, index=0, run=run),
     )
     titles = tuple((n, family_class(n).title, IDEAS[n]) for n in SHARES)
     return DemoReport(

@@ -78,6 +78,7 @@ def commitment(
     branches: int = 32,
     guidance: float = 1.0,
     least_steps: int = 12,
+    tell: Callable[[int, int], None] = lambda done, total: None,
 ) -> Commitment:
     """Walk on from each recorded step with fresh noise and count how often the class stays the same.
 
@@ -89,6 +90,7 @@ def commitment(
         final: (B, *event), the samples themselves. sigmas: (K + 1,), those of the sampler.
         condition: B rows, what the walks are told. rows: B rows; branch j of row i has a stream of its own.
         classes: C. guidance: as in sampling.
+        tell: called with (recorded steps done, all of them).
         least_steps: noise levels are added between those of the sampler until a walk has so many.
     """
     if branches < 1 or classes < 2:
@@ -101,7 +103,8 @@ def commitment(
     told = condition.repeat(branches)
     ids = (rows.ids[:, None] * branches + torch.arange(branches, device=rows.ids.device)).flatten()
     shares, evaluations = [], 0
-    for step in steps:
+    for done, step in enumerate(steps):
+        tell(done, len(steps))
         start = x_t[step].repeat_interleave(branches, 0)
         down = ladder(levels[step:], least_steps)
         fresh = Rows(rows.seed, ids, rows.fork("branches", step).key)
@@ -112,6 +115,7 @@ def commitment(
             ends.append(classify(ancestral(denoise, start[part], down, fresh.take(part))))
         shares.append(wilson(int((torch.cat(ends) == own).sum()), len(own)))
         evaluations += len(start) * (len(down) - 1) * (2 if told and guidance != 1.0 else 1)
+    tell(len(steps), len(steps))
     threshold = (1.0 + 1.0 / classes) / 2.0
     places = [log_snr(levels[step]) for step in steps]
     decided, from_start = _decided(places, shares, threshold)

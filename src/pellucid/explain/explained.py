@@ -56,7 +56,7 @@ def explain_sample(
     reports: list[Report] = [process(model, seed=seed, data=data)]
     missing = []
     if isinstance(model.engine, Denoises):
-        reports.append(trajectory(model, data=data, seed=seed, index=index, where=where))
+        reports.append(trajectory(model, data=data, seed=seed, index=index, where=where, run=run))
     else:
         missing.append(
             f"A way from noise to the sample exists only for families that denoise; '{model.name}' offers "

@@ -36,6 +36,7 @@ from pellucid.core.report import (
     Verdict,
 )
 from pellucid.core.rows import Rows
+from pellucid.core.run import Progress, Run
 from pellucid.explain.commitment import Commitment, commitment
 from pellucid.explain.faithfulness import Faithfulness
 from pellucid.explain.sorting import Sorter, sorter_for
@@ -194,6 +195,7 @@ def trajectory(
     steps: int = STEPS,
     column: str | None = None,
     classifier: Callable[[Items], Sequence[str]] | None = None,
+    run: Run | None = None,
 ) -> TrajectoryReport:
     """Explain how one sample came out of noise.
 
@@ -201,6 +203,7 @@ def trajectory(
         model: one that denoises. data: the items it was fitted on; those it carries, when None.
         seed, index, where, how: name the sample, as in `model.sample`.
         branches: walks from each recorded step. steps: recorded at most.
+        run: told how far the walks are.
         column: of a table, whose values are the classes. classifier: a judge of your own, items to class names.
 
     Raises:
@@ -222,7 +225,10 @@ def trajectory(
         items = model.decode(y.cpu(), nothing, Rows(seed, torch.arange(len(y))).fork("judged"))
         return torch.from_numpy(np.asarray(sorter.says(items)))
 
-    def walks(x_t: Mapping[int, Tensor], condition: Condition, guidance: float, name: str) -> Commitment:
+    run = run or Run()
+    fast = torch.autocast(walk.final.device.type, torch.bfloat16, enabled=model.recipe.get("precision") == "bfloat16")
+
+    def walks(x_t: Mapping[int, Tensor], condition: Condition, guidance: float, name: str, m: int) -> Commitment:
         return commitment(
             engine,
             classify,
@@ -232,18 +238,21 @@ def trajectory(
             condition,
             rows.fork(name),
             classes=len(sorter.names),
-            branches=branches,
+            branches=m,
             guidance=guidance,
+            tell=lambda done, total: run.emit(Progress(stage=f"walks {name}", done=done, total=total)),
         )
 
     condition = walk.condition
-    with torch.no_grad():
-        plain = walks(walk.x_t, condition, float(getattr(walk.how, "guidance", 1.0)), "with")
-        without = walks(walk.x_t, condition.nothing(), 1.0, "without") if condition else None
+    with torch.no_grad(), fast:
+        # with the request the answer is seldom in doubt: beside the curve without it, a quarter of the walks will do
+        few = max(2, branches // 4) if condition else branches
+        plain = walks(walk.x_t, condition, float(getattr(walk.how, "guidance", 1.0)), "with the request", few)
+        without = walks(walk.x_t, condition.nothing(), 1.0, "without it", branches) if condition else None
         main, kept = (plain, None) if without is None else (without, plain)
         late = main.steps[-LATE:]
         blind = {k: float(walk.sigmas[k]) * _noise(rows, k, walk.x_t[k]) for k in late}
-        null = walks(blind, condition.nothing(), 1.0, "blind")
+        null = walks(blind, condition.nothing(), 1.0, "from mere noise", branches)
         own = _name(sorter, int(classify(walk.final)[0]))
     evaluations = main.evaluations + null.evaluations + (kept.evaluations if kept is not None else 0)
     return TrajectoryReport(
