@@ -30,14 +30,12 @@ _WHERE = {
     "compare": "pellucid.evaluate.compare",
     "compare_models": "pellucid.evaluate.compare",
     "explain_sample": "pellucid.explain.explained",
-    "families": "pellucid.catalog",
 }
 _PACKAGES = ("audit", "catalog", "evaluate", "explain", "release", "tasks", "testing")
 
 __all__ = ["__version__", *sorted(_WHERE), *_PACKAGES]
 
 if TYPE_CHECKING:
-    from pellucid.catalog import families
     from pellucid.core.errors import BadInput, PellucidError
     from pellucid.core.run import Run
     from pellucid.domains.described import describe_data
