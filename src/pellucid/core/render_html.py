@@ -224,7 +224,8 @@ def _(block: Details, setting: Setting) -> Markup:
 @lower.register
 def _(block: Row, setting: Setting) -> Markup:
     cells = Markup("").join(Markup("<div>\n{}</div>\n").format(lower(inner, setting)) for inner in block.blocks)
-    return Markup('<div class="row">\n{}</div>\n').format(cells)
+    small = bool(block.blocks) and all(isinstance(inner, Pictures) for inner in block.blocks)
+    return Markup('<div class="{}">\n{}</div>\n').format("row pictures" if small else "row", cells)
 
 
 @lower.register
