@@ -68,7 +68,7 @@ def complete(
         MissingCapability: the engine only reads from left to right, and what is known is not a beginning.
     """
     trace = trace or Silent()
-    mask = _fitting(mask, known)
+    mask, rows = _fitting(mask, known), rows.to(known.device)
     if isinstance(engine, Unmasks):
         return Completed(_unmask(engine, known, mask, condition, rows, how, trace), "Unmasks", "exact")
     if isinstance(engine, Predicts):
