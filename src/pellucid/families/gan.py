@@ -114,7 +114,8 @@ class GAN(Family):
 
     def training(self, space: Space, items: int) -> Training:
         if isinstance(space, Real) and is_picture(space):
-            return Training(batch=64, rate=2e-3, betas=(0.0, 0.99), clip=None, steps=4000)
+            rate = 2e-3 if min(space.shape[1:]) < 16 else 1e-3
+            return Training(batch=64, rate=rate, betas=(0.0, 0.99), clip=None, steps=4000)
         return Training(batch=256, rate=1e-3, betas=(0.0, 0.99), clip=None, steps=4000)
 
     def build(
@@ -146,7 +147,7 @@ class GANEngine(nn.Module, Learns, Samples, Decodes):
         self.critic_condition = ConditionEncoder(conditions, steer)
         self.generator: nn.Module
         if is_picture(space):
-            width, depth = family.width or (48 if min(space.shape[1:]) < 16 else 32), family.depth or 1
+            width, depth = family.width or (48 if min(space.shape[1:]) < 16 else 16), family.depth or 1
             self.generator = ConvDecoder(inputs + steer, space.shape, width=width, depth=depth, steer=steer, norm=False)
         else:
             width, depth = family.width or 256, family.depth or 2

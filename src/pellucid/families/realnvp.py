@@ -15,8 +15,9 @@ all networks work at half the resolution, and none computes values that a mask w
 
 from __future__ import annotations
 
+import abc
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -50,9 +51,22 @@ from pellucid.nets.convolution import ConvBlock
 from pellucid.nets.inherit import inherit
 from pellucid.nets.mlp import MLP
 
-__all__ = ["ActNorm", "Coupling", "RealNVP", "RealNVPEngine", "RealNVPHow", "Squash"]
+__all__ = [
+    "ActNorm",
+    "Coupling",
+    "RealNVP",
+    "RealNVPEngine",
+    "RealNVPHow",
+    "Squash",
+    "Squeeze",
+    "Step",
+    "chain_for",
+    "keeps",
+]
 
 MOST_NUMBERS = 65536  # in one event: a net for more would not fit a desk
+STEER = 64  # size of the condition's vector
+MOST_WHOLE = 4096  # numbers of a picture that couplings over the whole of it take
 FEW = 10_000  # items that a net of the default size would learn by heart
 
 
@@ -76,7 +90,7 @@ class RealNVP(Family):
     """Settings of a RealNVP flow.
 
     Args:
-        steps: couplings (for pictures: at each scale).
+        steps: couplings (for pictures: at each scale, and as many over the whole).
         width, depth: of each coupling's network; None: by the space.
         bounded: open up the ends of the data's range by a logit, as the paper does for pixels; None: for pictures only.
         margin: how far inside the logit's ends the first batch's range lies, as a share of that range.
@@ -151,41 +165,13 @@ class RealNVP(Family):
 
 
 class RealNVPEngine(nn.Module, Learns, Prepares, Samples, Scores, Encodes, Decodes):
-    """Squash, then couplings; pictures set half of the channels aside after each scale but the last.
-
-    Pictures with an even height and width keep their shape as long as it can be halved (at most three scales, sides of
-    2 at least); everything else is one flat row.
-    """
+    """A chain of reversible steps; see `chain_for`."""
 
     def __init__(self, family: RealNVP, space: Real, conditions: Mapping[str, Space]) -> None:
         super().__init__()
         self.family, self.space = family, space
-        steer = 64
-        self.condition = ConditionEncoder(conditions, steer)
-        self.pyramid = is_picture(space) and space.shape[1] % 2 == 0 and space.shape[2] % 2 == 0
-        bounded = is_picture(space) if family.bounded is None else family.bounded
-        self.squash = Squash(family.margin) if bounded else None
-        self.couplings = nn.ModuleList()  # `steps` of them for each scale
-        self.shapes: list[tuple[int, ...]] = []  # of what each scale sets aside; the last is what remains at the end
-        if self.pyramid:
-            channels, height, wide = space.shape
-            width, depth = family.width or 48, family.depth or 1
-            for _ in range(3):
-                channels, height, wide = 4 * channels, height // 2, wide // 2
-                for step in range(family.steps):
-                    self.couplings.append(
-                        Coupling(_keep(channels, step), ConvNet, steer=steer, width=width, depth=depth)
-                    )
-                last = len(self.shapes) == 2 or height % 2 or wide % 2 or min(height, wide) < 4
-                channels = channels if last else channels // 2
-                self.shapes.append((channels, height, wide))
-                if last:
-                    break
-        else:
-            width, depth = family.width or 128, family.depth or 1
-            for step in range(family.steps):
-                self.couplings.append(Coupling(_keep(space.size, step), RowNet, steer=steer, width=width, depth=depth))
-            self.shapes.append((space.size,))
+        self.condition = ConditionEncoder(conditions, STEER)
+        self.chain = nn.ModuleList(chain_for(family, space))
 
     def turns(self) -> tuple[Turn, ...]:
         return (Turn("likelihood", list(self.parameters()), self.losses),)
@@ -193,10 +179,8 @@ class RealNVPEngine(nn.Module, Learns, Prepares, Samples, Scores, Encodes, Decod
     @torch.no_grad()
     def prepare(self, batch: Batch) -> None:
         """Set the squash's range and every ActNorm from these rows, each on what the steps before make of them."""
-        if self.squash is not None:
-            self.squash.prepare(batch.x)
         for module in self.modules():
-            if isinstance(module, ActNorm):
+            if isinstance(module, ActNorm | Squash):
                 module.waiting = True
         self._forward(batch.x, batch.condition)
 
@@ -226,17 +210,10 @@ class RealNVPEngine(nn.Module, Learns, Prepares, Samples, Scores, Encodes, Decod
 
     def decode(self, z: Tensor, condition: Condition) -> Tensor:
         """(B, size) to (B, *event), the exact inverse of `encode`."""
-        z, vector = _wide(z), self.condition(condition, z)
-        pieces = z.split([math.prod(shape) for shape in self.shapes], dim=-1)
-        h = z[:, :0]
-        for index in reversed(range(len(self.shapes))):
-            aside = pieces[index].reshape(-1, *self.shapes[index])
-            h = torch.cat((h, aside), dim=1) if index < len(self.shapes) - 1 else aside
-            for coupling in reversed(self._scale(index)):
-                h = coupling.inverse(h, vector)
-            h = unsqueeze2(h) if self.pyramid else h
-        h = h.reshape(-1, *self.space.shape)
-        return h if self.squash is None else self.squash.inverse(h)
+        h, vector = _wide(z), self.condition(condition, z)
+        for step in reversed(self._steps()):
+            h = step.inverse(h, vector)
+        return h
 
     def latent(self) -> Real:
         return Real((self.space.size,))
@@ -245,26 +222,53 @@ class RealNVPEngine(nn.Module, Learns, Prepares, Samples, Scores, Encodes, Decod
         """x (B, *event) to z (B, size) and the sum of log-scales (B,)."""
         h, vector = _wide(x), self.condition(condition, x)
         total = h.new_zeros(h.shape[0])
-        if self.squash is not None:
-            h, total = self.squash(h)
-        h = h if self.pyramid else h.flatten(1)
-        pieces = []
-        for index in range(len(self.shapes)):
-            h = squeeze2(h) if self.pyramid else h
-            for coupling in self._scale(index):
-                h, log_scale = coupling(h, vector)
-                total = total + log_scale
-            if index < len(self.shapes) - 1:
-                h, aside = h.chunk(2, dim=1)
-                pieces.append(aside.flatten(1))
-        return torch.cat([*pieces, h.flatten(1)], dim=-1), total
+        for step in self._steps():
+            h, log_scale = step(h, vector)
+            total = total + log_scale
+        return h, total
 
-    def _scale(self, index: int) -> list[Coupling]:
-        steps = self.family.steps
-        return list(self.couplings[index * steps : (index + 1) * steps])  # type: ignore[arg-type]
+    def _steps(self) -> list[Step]:
+        return [step for step in self.chain if isinstance(step, Step)]
 
 
-class Coupling(nn.Module):
+def chain_for(family: RealNVP, space: Real) -> Iterator[Step]:
+    """The steps from an event (B, *event) to noise (B, size).
+
+    A picture is squeezed as long as its sides are even and stay at 4 or above, with convolutional couplings after each
+    squeeze; then all its numbers are one row, as everything else is from the start, with couplings that see it whole.
+    The paper ends at 4x4 pixels and sets half of the channels aside at each scale; so few numbers need no such thrift.
+    """
+    picture = is_picture(space)
+    if picture if family.bounded is None else family.bounded:
+        yield Squash(family.margin)
+    if picture:
+        channels, height, wide = space.shape
+        width, depth = family.width or (48 if min(height, wide) < 16 else 32), family.depth or 1
+        while height % 2 == 0 and wide % 2 == 0 and min(height, wide) >= 8:
+            channels, height, wide = 4 * channels, height // 2, wide // 2
+            yield Squeeze()
+            for step in range(family.steps):
+                yield Coupling(keeps(channels, step), ConvNet, width=width, depth=depth)
+    yield Flatten(space.shape if not picture else (channels, height, wide))
+    if not picture or space.size <= MOST_WHOLE:
+        width, depth = family.width or 128, family.depth or 1
+        for step in range(family.steps):
+            yield Coupling(keeps(space.size, step), RowNet, width=width, depth=depth)
+
+
+class Step(nn.Module, abc.ABC):
+    """A reversible step, steered by the condition's vector (B, STEER)."""
+
+    @abc.abstractmethod
+    def forward(self, x: Tensor, vector: Tensor) -> tuple[Tensor, Tensor]:
+        """x (B, ...) to y (B, ...) and log |dy / dx| (B,)."""
+
+    @abc.abstractmethod
+    def inverse(self, y: Tensor, vector: Tensor) -> Tensor:
+        """y back to x."""
+
+
+class Coupling(Step):
     """One step: ActNorm, then y_move = x_move * exp(s) + t with s and t from the kept channels.
 
     Log-scales are scale * tanh(raw), with a learned `scale` for each channel (section 4.1 of the paper). The network
@@ -272,17 +276,17 @@ class Coupling(nn.Module):
 
     Args:
         keep: (C,) bool, the kept channels (or numbers of a row); the others move.
-        net: makes the network (inputs, outputs, steer, width, depth) -> (kept, vector) to twice the moved channels.
+        net: its network, from the kept channels and the vector to twice the moved channels.
     """
 
-    def __init__(self, keep: Tensor, net: type[ConvNet] | type[RowNet], *, steer: int, width: int, depth: int) -> None:
+    def __init__(self, keep: Tensor, net: type[ConvNet] | type[RowNet], *, width: int, depth: int) -> None:
         super().__init__()
         order = torch.cat((keep.nonzero().flatten(), (~keep).nonzero().flatten()))
         self.kept, self.moved = int(keep.sum()), int((~keep).sum())
         self.register_buffer("order", order, persistent=False)
         self.register_buffer("back", order.argsort(), persistent=False)
         self.norm = ActNorm(len(keep))
-        self.net = net(self.kept, 2 * self.moved, steer=steer, width=width, depth=depth)
+        self.net = net(self.kept, 2 * self.moved, steer=STEER, width=width, depth=depth)
         self.scale = nn.Parameter(torch.ones(self.moved))
 
     def forward(self, x: Tensor, vector: Tensor) -> tuple[Tensor, Tensor]:
@@ -333,7 +337,7 @@ class ActNorm(nn.Module):
         return y * (-_channels(self.log_scale, y)).exp() + _channels(self.shift, y)
 
 
-class Squash(nn.Module):
+class Squash(Step):
     """A logit that goes on as a straight line beyond its ends, so that every finite value has a finite image.
 
     With u = (x - low) / (high - low) and a = margin:  y = logit(v), v = a + (1 - 2a) u     (section 4.1 of the paper)
@@ -351,14 +355,13 @@ class Squash(nn.Module):
         self.margin = margin / (1 + 2 * margin)
         self.register_buffer("low", torch.tensor(-1.0))
         self.register_buffer("high", torch.tensor(1.0))
+        self.waiting = False  # for rows to be prepared from
 
-    def prepare(self, x: Tensor) -> None:
-        """x (B, *event)"""
-        self.low.copy_(x.min())
-        self.high.copy_(torch.maximum(x.max(), x.min() + 1e-3))
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """x (B, *event) to y of that shape and the sum of log-slopes (B,)."""
+    def forward(self, x: Tensor, vector: Tensor) -> tuple[Tensor, Tensor]:
+        if self.waiting:
+            self.low.copy_(x.min())
+            self.high.copy_(torch.maximum(x.max(), x.min() + 1e-3))
+            self.waiting = False
         a, width = self.margin, self.high - self.low
         v = a + (1 - 2 * a) * (x - self.low) / width
         inside = v.clamp(a, 1 - a)
@@ -367,11 +370,35 @@ class Squash(nn.Module):
         log_slope = (slope * (1 - 2 * a) / width).log()
         return y, log_slope.flatten(1).sum(-1)
 
-    def inverse(self, y: Tensor) -> Tensor:
+    def inverse(self, y: Tensor, vector: Tensor) -> Tensor:
         a, end = self.margin, math.log(1 / self.margin - 1)
         inside = y.clamp(-end, end)
         v = inside.sigmoid() + (y - inside) * a * (1 - a)
         return self.low + (self.high - self.low) * (v - a) / (1 - 2 * a)
+
+
+class Squeeze(Step):
+    """2x2 pixels to four channels: (B, C, 2H, 2W) to (B, 4C, H, W), channels in the order (c, row, column)."""
+
+    def forward(self, x: Tensor, vector: Tensor) -> tuple[Tensor, Tensor]:
+        return rearrange(x, "b c (h i) (w j) -> b (c i j) h w", i=2, j=2), x.new_zeros(x.shape[0])
+
+    def inverse(self, y: Tensor, vector: Tensor) -> Tensor:
+        return rearrange(y, "b (c i j) h w -> b c (h i) (w j)", i=2, j=2)
+
+
+class Flatten(Step):
+    """(B, *shape) to one row (B, size)."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.shape = shape
+
+    def forward(self, x: Tensor, vector: Tensor) -> tuple[Tensor, Tensor]:
+        return x.flatten(1), x.new_zeros(x.shape[0])
+
+    def inverse(self, y: Tensor, vector: Tensor) -> Tensor:
+        return y.reshape(-1, *self.shape)
 
 
 class RowNet(nn.Module):
@@ -405,17 +432,7 @@ class ConvNet(nn.Module):
         return out
 
 
-def squeeze2(x: Tensor) -> Tensor:
-    """2x2 pixels to four channels: (B, C, 2H, 2W) to (B, 4C, H, W), channels in the order (c, row, column)."""
-    return rearrange(x, "b c (h i) (w j) -> b (c i j) h w", i=2, j=2)
-
-
-def unsqueeze2(x: Tensor) -> Tensor:
-    """The inverse of `squeeze2`."""
-    return rearrange(x, "b (c i j) h w -> b c (h i) (w j)", i=2, j=2)
-
-
-def _keep(count: int, step: int) -> Tensor:
+def keeps(count: int, step: int) -> Tensor:
     """(count,) bool: what coupling number `step` keeps; every second one keeps the complement of the one before.
 
     Channel k keeps by one binary digit of k, another digit for each pair of steps, the first pair by the sum of the

@@ -6,8 +6,13 @@ vector into a distribution over items. Both are trained by one bound of the log-
     log p(x | c) >= E_q[log p(x | z, c)] - beta * KL(q(z | x, c) || N(0, I))
                                         Kingma & Welling 2014, https://arxiv.org/abs/1312.6114, eq. 3
 
-with beta = 1 (other values: Higgins et al. 2017). What the decoder says depends on the space: a logistic on the grid
-for pictures of whole levels, a Gaussian for real numbers, a category for symbols; a table row has some of each.
+with beta = 1 (other values: Higgins et al. 2017). Each condition has a centre and a spread of its own among the
+decoder's inputs, so that pictures of one class come from one region (Sohn et al. 2015, "Learning structured output
+representation using deep conditional generative models", eq. 4). Latent vectors are counted from that centre in units
+of that spread, so they look like N(0, I) under every condition.
+
+What the decoder says depends on the space: a logistic on the grid for pictures of whole levels, a Gaussian for real
+numbers, a category for symbols; a table row has some of each.
 """
 
 from __future__ import annotations
@@ -169,6 +174,9 @@ class VAEEngine(nn.Module, Learns, Samples, Scores, Encodes, Decodes, Weighs):
             raise BadInput(f"VAE got the space {space}", accepted="Real, Mixed")
         steer = 64
         self.condition = ConditionEncoder(conditions, steer)
+        self.region = nn.Linear(steer, 2 * family.latent)  # centre and log-spread of the condition's region
+        nn.init.zeros_(self.region.weight)
+        nn.init.zeros_(self.region.bias)
         self.encoder: nn.Module
         self.decoder: nn.Module
         if self.picture:
@@ -180,7 +188,9 @@ class VAEEngine(nn.Module, Learns, Samples, Scores, Encodes, Decodes, Weighs):
         else:
             width, depth = family.width or 256, family.depth or 2
             self.encoder = MLP(self.observation.inputs, 2 * family.latent, width=width, depth=depth, steer=steer)
-            self.decoder = MLP(family.latent, self.observation.outputs, width=width, depth=depth, steer=steer)
+            self.decoder = MLP(
+                family.latent, self.observation.outputs, width=width, depth=depth, steer=steer, zero=True
+            )
 
     def turns(self) -> tuple[Turn, ...]:
         return (Turn("bound", list(self.parameters()), self.losses),)
@@ -245,13 +255,23 @@ class VAEEngine(nn.Module, Learns, Samples, Scores, Encodes, Decodes, Weighs):
     def _posterior(self, x: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
         """Mean and logarithm of the spread of q(z | x, c), each (B, latent)."""
         h = self.observation.read(x)
-        out = self.encoder(h.reshape(-1, *self.space.shape) if self.picture else h, self.condition(condition, h))
+        vector = self.condition(condition, h)
+        out = self.encoder(h.reshape(-1, *self.space.shape) if self.picture else h, vector)
         mean, log_spread = _wide(out).chunk(2, dim=-1)
-        return mean, 6.0 * torch.tanh(log_spread / 6.0)  # keeps a first wild step finite
+        log_spread = 6.0 * torch.tanh(log_spread / 6.0)  # keeps a first wild step finite
+        centre, log_size = self._region(vector)
+        return (mean - centre) * (-log_size).exp(), log_spread - log_size
 
     def _said(self, z: Tensor, condition: Condition) -> Tensor:
         """What the decoder says about the item: (B, outputs)."""
-        return _wide(self.decoder(z, self.condition(condition, z)).flatten(1))
+        vector = self.condition(condition, z)
+        centre, log_size = self._region(vector)
+        return _wide(self.decoder(centre + log_size.exp() * z, vector).flatten(1))
+
+    def _region(self, vector: Tensor) -> tuple[Tensor, Tensor]:
+        """Centre and logarithm of the spread of the condition's region, each (B, latent)."""
+        centre, log_size = _wide(self.region(vector)).chunk(2, dim=-1)
+        return centre, 3.0 * torch.tanh(log_size / 3.0)
 
 
 class GridObservation(nn.Module):

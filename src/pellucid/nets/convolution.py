@@ -111,19 +111,21 @@ class ConvDecoder(nn.Module):
         self.first = nn.Linear(inputs, channels[0] * math.prod(self.plan.smallest))
         self.depth = depth
         self.blocks = nn.ModuleList(ConvBlock(c, steer, norm=norm) for c in channels for _ in range(depth))
-        self.up = nn.ModuleList(nn.Conv2d(a, 4 * b, 1) for a, b in pairwise(channels))
+        self.up = nn.ModuleList(nn.Conv2d(a, b, 1) for a, b in pairwise(channels))
         self.norm = _norm(channels[-1]) if norm else nn.Identity()
         self.act: nn.Module = nn.SiLU() if norm else nn.LeakyReLU(0.2)
-        self.last = nn.Conv2d(channels[-1], shape[0] * self.plan.stem**2, 3, padding=1)
+        thin = max(8, channels[-1] // 4)  # full resolution is where channels are dearest
+        self.thin = nn.Conv2d(channels[-1], thin, 1)
+        self.last = nn.Conv2d(thin, shape[0], 3, padding=1)
 
     def forward(self, z: Tensor, vector: Tensor | None = None) -> Tensor:
         h = self.first(z)
         h = h.reshape(h.shape[0], self.plan.channels[-1], *self.plan.smallest)
         for index, block in enumerate(self.blocks):
             stage, start = divmod(index, self.depth)
-            h = nn.functional.pixel_shuffle(self.up[stage - 1](h), 2) if stage and start == 0 else h
+            h = _enlarge(self.up[stage - 1](h), 2) if stage and start == 0 else h
             h = block(h, vector)
-        h = nn.functional.pixel_shuffle(self.last(self.act(self.norm(h))), self.plan.stem)
+        h = self.last(_enlarge(self.act(self.thin(self.act(self.norm(h)))), self.plan.stem))
         return h[..., : self.plan.shape[-2], : self.plan.shape[-1]]
 
 
@@ -144,6 +146,11 @@ class _Plan:
         """(B, C, H, W) with zeros to the right and below."""
         down, right = self.padding
         return nn.functional.pad(x, (0, right, 0, down)) if down or right else x
+
+
+def _enlarge(x: Tensor, times: int) -> Tensor:
+    """Each pixel becomes a square of itself: channels shuffled into pixels would show as a fine checkerboard."""
+    return x.repeat_interleave(times, -1).repeat_interleave(times, -2) if times > 1 else x
 
 
 def _norm(channels: int) -> nn.Module:

@@ -1,0 +1,129 @@
+"""The flow against autograd's Jacobian, its own inverse, and quadrature."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from pellucid.core.batch import Batch, Condition
+from pellucid.core.errors import BadInput
+from pellucid.core.rows import Rows
+from pellucid.core.space import Real, Tokens
+from pellucid.core.trace import Silent
+from pellucid.families.realnvp import ActNorm, RealNVP, RealNVPEngine, RealNVPHow, Squash, keeps
+from tests.families.rowwise import CLASS, batch_of, check_rowwise, events, stir
+
+SPACES = [Real((1,)), Real((2,)), Real((5,)), Real((2, 3)), Real((1, 8, 8)), Real((2, 8, 12)), Real((1, 5, 4))]
+
+
+def build(space: Real, family: RealNVP | None = None) -> RealNVPEngine:
+    """An engine in float64, prepared and then stirred, so that no step is the identity."""
+    family = family or RealNVP(steps=3, width=8)
+    engine = family.build(space, CLASS, Rows(0, torch.arange(1))).double()
+    batch = batch_of(space, 64)
+    engine.prepare(Batch(batch.x.double(), batch.ids, batch.condition))
+    stir(engine, 0.03)
+    return engine
+
+
+def double(space: Real, count: int) -> Batch:
+    batch = batch_of(space, count)
+    return Batch(batch.x.double(), batch.ids, batch.condition)
+
+
+@pytest.mark.parametrize("space", SPACES)
+@pytest.mark.parametrize("bounded", [True, False])
+def test_log_prob_is_the_change_of_variables_with_autograds_jacobian(space: Real, bounded: bool) -> None:
+    engine = build(space, RealNVP(steps=3, width=8, bounded=bounded))
+    batch = double(space, 3)
+    value = engine.log_prob(batch, Rows(0, batch.ids)).value
+    for j in range(3):
+        condition = batch.condition.take(slice(j, j + 1))
+        jacobian = torch.func.jacrev(lambda x, c=condition: engine.encode(x[None], c)[0])(batch.x[j])
+        z = engine.encode(batch.x[j : j + 1], condition)[0]
+        expected = -0.5 * (z.square().sum() + len(z) * math.log(2 * math.pi))
+        expected = expected + torch.linalg.slogdet(jacobian.reshape(len(z), len(z))).logabsdet
+        torch.testing.assert_close(value[j], expected, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_decoding_undoes_encoding_and_encoding_undoes_decoding(space: Real) -> None:
+    engine, batch = build(space), double(space, 6)
+    z = engine.encode(batch.x, batch.condition)
+    assert z.shape == (6, *engine.latent().shape)
+    torch.testing.assert_close(engine.decode(z, batch.condition), batch.x, rtol=1e-8, atol=1e-8)
+    noise = Rows(5, torch.arange(6)).normal(space.size, dtype=torch.float64)
+    x = engine.decode(noise, batch.condition)
+    torch.testing.assert_close(engine.encode(x, batch.condition), noise, rtol=1e-7, atol=1e-7)
+
+
+@pytest.mark.parametrize("bounded", [True, False])
+def test_densities_integrate_to_one(bounded: bool) -> None:
+    engine = build(Real((1,)), RealNVP(steps=2, width=8, bounded=bounded))
+    x = torch.linspace(-40, 40, 80_001, dtype=torch.float64)[:, None]
+    batch = Batch(x, torch.arange(len(x)), Condition())
+    with torch.no_grad():
+        total = engine.log_prob(batch, Rows(0, batch.ids)).value.exp().sum() * 80 / 80_000
+    assert float(total) == pytest.approx(1.0, abs=1e-4)
+
+
+def test_squash_is_smooth_across_its_ends_and_undone_everywhere() -> None:
+    squash = Squash(0.05).double()
+    x = torch.linspace(-3, 3, 601, dtype=torch.float64)[:, None].requires_grad_()
+    y, log_slope = squash(x, x)
+    (slope,) = torch.autograd.grad(y.sum(), x)
+    torch.testing.assert_close(slope[:, 0].log(), log_slope)
+    torch.testing.assert_close(squash.inverse(y, x), x)
+    assert float((slope[1:] - slope[:-1]).abs().max()) < 1.0  # no jump, neither at -1 nor at 1
+    assert (y[1:] > y[:-1]).all()
+
+
+def test_prepare_brings_every_channel_to_mean_0_and_spread_1() -> None:
+    space = Real((4,))
+    engine = RealNVP(steps=2, width=8).build(space, {}, Rows(0, torch.arange(1)))
+    x = 5.0 + 3.0 * events(space, 500)
+    engine.prepare(Batch(x, torch.arange(500)))
+    z = engine.encode(x, Condition())
+    torch.testing.assert_close(z.mean(0), torch.zeros(4), rtol=0, atol=1e-4)
+    torch.testing.assert_close(z.std(0, correction=0), torch.ones(4), rtol=0, atol=1e-3)
+    assert not any(m.waiting for m in engine.modules() if isinstance(m, ActNorm | Squash))
+
+
+@pytest.mark.parametrize("count", [2, 3, 4, 7, 16])
+def test_couplings_take_turns_and_tell_any_two_numbers_apart(count: int) -> None:
+    masks = [keeps(count, step) for step in range(12)]
+    assert all(bool(m.any()) and not bool(m.all()) for m in masks)
+    assert all((a ^ b).all() for a, b in zip(masks[::2], masks[1::2], strict=True))
+    for a in range(count):
+        for b in range(a):
+            assert any(bool(m[a] != m[b]) for m in masks)
+
+
+def test_the_first_pair_of_couplings_is_the_checkerboard() -> None:
+    kept = keeps(4, 0).reshape(2, 2)  # channel (row, column) of a squeezed square of pixels
+    assert kept.tolist() == [[True, False], [False, True]]
+
+
+@pytest.mark.parametrize("space", [Real((1,)), Real((5,)), Real((1, 8, 8))])
+def test_losses_are_row_by_row(space: Real) -> None:
+    engine = build(space).float()
+    check_rowwise(engine, batch_of(space, 4))
+
+
+@pytest.mark.parametrize("space", [Real((1,)), Real((5,)), Real((1, 8, 8))])
+def test_samples_do_not_depend_on_the_batch(space: Real) -> None:
+    engine, rows = build(space), Rows(1, torch.arange(7))
+    condition = double(space, 7).condition
+    x = engine.sample(rows, condition, RealNVPHow(0.8), Silent())
+    alone = [engine.sample(rows.take(slice(j, j + 1)), condition.take(slice(j, j + 1)), RealNVPHow(0.8), Silent())
+             for j in range(7)]  # fmt: skip
+    torch.testing.assert_close(x, torch.cat(alone), rtol=1e-10, atol=1e-10)
+
+
+def test_grids_and_symbols_are_refused() -> None:
+    assert RealNVP().accepts(Real((2,), levels=4), {}) is not None
+    assert RealNVP().accepts(Tokens(3, 2), {}) is not None
+    with pytest.raises(BadInput, match="margin"):
+        RealNVP(margin=0.0)
