@@ -24,8 +24,8 @@ from pathlib import Path
 from machine import about_this_machine
 
 from pellucid.catalog import family_class
-from pellucid.core.capabilities import Counts
 from pellucid.core.bundle import sha256_of
+from pellucid.core.capabilities import Counts
 from pellucid.training.journal import read_losses
 
 STEPS = 60
@@ -57,7 +57,9 @@ def position(out: Path, counts: bool) -> int:
         lines = (out / "events.jsonl").read_text().splitlines()
     except FileNotFoundError:
         return 0
-    return max((json.loads(line)["step"] for line in lines if line.startswith('{"step":') and line.endswith("}")), default=0)
+    return max(
+        (json.loads(line)["step"] for line in lines if line.startswith('{"step":') and line.endswith("}")), default=0
+    )
 
 
 def kill_once(out: Path, family: str, at: int, during_checkpoint: bool) -> dict[str, object]:
@@ -69,7 +71,7 @@ def kill_once(out: Path, family: str, at: int, during_checkpoint: bool) -> dict[
     try:
         while process.poll() is None:
             seen = position(out, counts)
-            temps = len([p for p in (out / "checkpoints").glob(".*")]) if (out / "checkpoints").is_dir() else 0
+            temps = len(list((out / "checkpoints").glob(".*"))) if (out / "checkpoints").is_dir() else 0
             if seen >= at and (temps or not during_checkpoint):
                 break
             if not during_checkpoint:
@@ -113,7 +115,14 @@ def main() -> int:
             kills.append({"family": name, "asked_step": at, "during_checkpoint": during, **found, "equal": equal})
             print(json.dumps(kills[-1]), flush=True)
     good = all(k["equal"] and k["alive"] for k in kills)
-    result = {"machine": about_this_machine(), "steps": STEPS, "every": EVERY, "seed": asked.seed, "kills": kills, "all_equal": good}
+    result = {
+        "machine": about_this_machine(),
+        "steps": STEPS,
+        "every": EVERY,
+        "seed": asked.seed,
+        "kills": kills,
+        "all_equal": good,
+    }
     Path(__file__).with_name("results").joinpath("kill_and_resume.json").write_text(json.dumps(result, indent=1) + "\n")
     print(f"{sum(bool(k['equal']) for k in kills)} of {len(kills)} resumed runs equal the unbroken run bit for bit")
     return 0 if good else 1

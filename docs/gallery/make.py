@@ -21,7 +21,8 @@ RUNS = HERE.parent.parent / "runs" / "gallery"
 
 def pellucid(*words: str | Path) -> None:
     """Run a command as a user would, and show it."""
-    print("$ pellucid", *words, flush=True)
+    sys.stdout.write(" ".join(["$ pellucid", *map(str, words)]) + "\n")
+    sys.stdout.flush()
     subprocess.run([sys.executable, "-m", "pellucid", *map(str, words)], check=True)
 
 

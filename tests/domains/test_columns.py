@@ -161,7 +161,8 @@ def test_a_column_that_numbers_the_rows_is_noticed() -> None:
     assert column.kind == "integer"
     assert (
         said["rows"]
-        == "1 column with nothing but row numbers (kinds={name: 'drop'} leaves a column out): 'a' (1 to 100)"
+        == "1 column with nothing but row numbers (--column NAME=drop, or kinds={name: 'drop'} in Python, leaves "
+        "a column out): 'a' (1 to 100)"
     )
 
 

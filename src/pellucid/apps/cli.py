@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -296,7 +297,7 @@ def compare(
         ),
     ],
     families: Annotated[str, typer.Option(help="all, or names with commas between.")] = "all",
-    minutes: Annotated[float, typer.Option(help="Budget for all fits together.")] = 5.0,
+    minutes: Annotated[float, typer.Option(help="Budget for all fits together; measuring comes on top.")] = 5.0,
     n: Annotated[int | None, typer.Option("-n", help="Samples of each model; by default what the metrics use.")] = None,
     target: Target = None,
     kind: Kind = "auto",
@@ -437,10 +438,13 @@ MOST = 10_000_000  # items at once: more do not fit into memory
 
 
 def _pairs(words: list[str] | None, option: str) -> dict[str, Any]:
-    """`NAME=VALUE` words as a dictionary; the first = parts them, so VALUE may be `>=30`."""
+    """`NAME=VALUE` words as a dictionary; `age>=60` and `age=>=60` mean the same."""
     found: dict[str, Any] = {}
     for word in words or []:
-        name, sign, value = word.partition("=")
+        split = re.match(r"(.+?)(>=|<=|>|<|=)(.*)", word, flags=re.S) if option == "--where" else None
+        name, sign, value = split.groups() if split else word.partition("=")
+        if split and sign != "=":
+            value = sign + value
         if not sign or not name.strip():
             raise BadInput(f"{option} is '{word}'", accepted="NAME=VALUE")
         if name.strip() in found:

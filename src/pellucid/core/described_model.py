@@ -68,7 +68,9 @@ def described(
     ]
     parts = family.parts() if family is not None else ()
     title = family.title if family is not None else name
-    return Described(name, f"A {title} model", _learned(engine), offers(engine), parts, tuple(facts))
+    return Described(
+        name, f"{title[:1].upper()}{title[1:]}: a fitted model", _learned(engine), offers(engine), parts, tuple(facts)
+    )
 
 
 def _learned(engine: nn.Module) -> int:

@@ -46,6 +46,7 @@ _STYLES = {"plain": "", "bold": "bold", "code": "cyan"}
 _SPARKS = "▁▂▃▄▅▆▇█"
 _GREYS = " .:-=+*#%@"  # from dark to light, for a dark ground
 _ROWS_OF_PICTURES = 3
+_MOST_TURNS = 6  # of a table on its side: what a few screens hold
 _MOST_COLUMNS = 7  # a table with more is turned on its side when the screen is too narrow for it
 
 
@@ -127,27 +128,34 @@ def _wanted_width(columns: Sequence[str], texts: Sequence[Sequence[str]]) -> int
 
 
 def _turned(block: Table, texts: Sequence[Sequence[str]], screen: Screen) -> RenderableType:
-    """A table with too many columns for the screen, on its side: a line a column, as many rows as fit."""
-    used = 2 + max(len(name) for name in block.columns)
-    shown: list[int] = []
+    """A table with too many columns for the screen, on its side: a line a column, its rows in as many turns as fit."""
+    first = 2 + max(len(name) for name in block.columns)
+    turns: list[list[int]] = [[]]
+    used = first
     for r, row in enumerate(texts):
-        used += 2 + max(1, *(len(cell) + 2 for cell in row))
-        if shown and used > screen.width:
-            break
-        shown.append(r)
-    grid = Grid(box=box.SIMPLE_HEAD, show_header=False, pad_edge=False, show_edge=False)
-    grid.add_column(style="bold")
-    for _ in shown:
-        grid.add_column(overflow="fold")
-    for c, name in enumerate(block.columns):
-        marks = [block.highlight.get((r, c), "") for r in shown]
-        cells = (
-            Text(_SIGNS.get(m, "") + texts[r][c], style=_COLOURS.get(m, "")) for r, m in zip(shown, marks, strict=True)
-        )
-        grid.add_row(Text(clean(name)), *cells)
-    left = len(texts) - len(shown)
-    small = " ".join(part for part in (block.small_print(), f"{left} more rows do not fit." if left else "") if part)
-    return _said(grid, block.caption, Text(small, style="dim") if small else None)
+        wide = 2 + max(1, *(len(cell) + 2 for cell in row))
+        if turns[-1] and used + wide > screen.width:
+            turns.append([])
+            used = first
+        turns[-1].append(r)
+        used += wide
+    grids: list[RenderableType] = []
+    for shown in turns[:_MOST_TURNS]:
+        grid = Grid(box=box.SIMPLE_HEAD, show_header=False, pad_edge=False, show_edge=False)
+        grid.add_column(style="bold")
+        for _ in shown:
+            grid.add_column(overflow="fold")
+        for c, name in enumerate(block.columns):
+            marks = [block.highlight.get((r, c), "") for r in shown]
+            cells = (
+                Text(_SIGNS.get(m, "") + texts[r][c], style=_COLOURS.get(m, ""))
+                for r, m in zip(shown, marks, strict=True)
+            )
+            grid.add_row(Text(clean(name)), *cells)
+        grids += [grid, Text("")]
+    left = sum(len(shown) for shown in turns[_MOST_TURNS:])
+    small = " ".join(part for part in (block.small_print(), f"{left} more are not shown." if left else "") if part)
+    return _said(Group(*grids[:-1]), block.caption, Text(small, style="dim") if small else None)
 
 
 @lower.register

@@ -29,8 +29,9 @@ SENTENCES = {
     "utc": "columns of times from several time zones, turned into UTC",
     "seconds": "columns of time spans, read as seconds",
     "identifier": "columns whose values hardly ever repeat: identifiers or free text, which a model can only copy "
-    "(kinds={name: 'drop'} leaves a column out)",
-    "rows": "columns with nothing but row numbers (kinds={name: 'drop'} leaves a column out)",
+    "(--column NAME=drop, or kinds={name: 'drop'} in Python, leaves a column out)",
+    "rows": "columns with nothing but row numbers (--column NAME=drop, or kinds={name: 'drop'} in Python, leaves "
+    "a column out)",
     "constant": "columns with one value only, reproduced as they are",
     "empty": "columns without any value, kept empty",
     "asked": "columns whose kind is as you asked",

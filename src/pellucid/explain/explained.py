@@ -28,13 +28,13 @@ class Explained(Report):
 
     @property
     def title(self) -> str:
-        return f"Why {self.subject} came out like this"
+        return "What this model is made of" if self.missing else f"Why {self.subject} came out like this"
 
     def blocks(self) -> tuple[Block, ...]:
         found: list[Block] = []
         for report in self.reports:
             found += [Heading(report.title), *report.blocks()]
-        return (*found, *(Verdict("note", text) for text in self.missing))
+        return (*(Verdict("note", text) for text in self.missing), *found)
 
 
 def explain_sample(
@@ -59,7 +59,7 @@ def explain_sample(
         reports.append(trajectory(model, data=data, seed=seed, index=index, where=where, run=run))
     else:
         missing.append(
-            f"A way from noise to the sample exists only for families that denoise; '{model.name}' offers "
-            f"{', '.join(model.offers())}."
+            f"There is no explanation of a single sample for '{model.name}' yet: the way from noise to a sample exists "
+            "only for families that denoise. Below is what the model is made of."
         )
     return Explained(f"sample {index} of seed {seed}", tuple(reports), tuple(missing))

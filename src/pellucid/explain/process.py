@@ -31,8 +31,10 @@ from pellucid.core.report import (
     Report,
     Series,
     Table,
+    Verdict,
 )
 from pellucid.core.rows import Rows
+from pellucid.domains.frames import TableData
 from pellucid.explain.faithfulness import Faithfulness
 from pellucid.explain.walk import shown_noisy, walk_frames, walked
 from pellucid.fitting import split
@@ -200,10 +202,23 @@ class _Diffusion:
         y, condition = model.event(self.items, self.rows.fork("event"))
         self.y, self.condition = y.to(device), condition.to(device)
         self.rows = self.rows.to(device)
+        self.one, self.told = self.y[:1], self.condition.take(slice(0, 1))
+        self.made = isinstance(kept, TableData)  # a row of a table is about somebody: show one that the model made
+        if self.made:
+            drawn = model.sample(1, seed=seed).items
+            y, condition = model.event(drawn, Rows(seed, torch.zeros(1, dtype=torch.int64)).fork("shown"))
+            self.one, self.told = y.to(device), condition.to(device)
 
     def noised(self, sigma: float, step: int) -> Tensor:
         """(B, *event) all items with noise sigma."""
         return self.y + sigma * self.rows.fork("noise", step).normal(*self.y.shape[1:], dtype=self.y.dtype)
+
+    def noisy_one(self) -> Tensor:
+        """The item that is shown, at each noise level: (levels, *event)."""
+        noise = [
+            self.rows.fork("noise", k).normal(*self.y.shape[1:], dtype=self.y.dtype)[:1] for k in range(len(NOISES))
+        ]
+        return torch.cat([self.one + sigma * n for sigma, n in zip(NOISES, noise, strict=True)])
 
     def denoised(self, engine: Denoises, x_t: Tensor, sigma: float, condition: Condition) -> Tensor:
         self.evaluations += len(x_t)
@@ -221,10 +236,10 @@ class _Diffusion:
         return block
 
     def forward_process(self) -> tuple[Block, ...]:
-        one = torch.cat([self.noised(s, k)[:1] for k, s in enumerate(NOISES)])
-        scaled = torch.cat((self.y[:1], shown_noisy(one, torch.tensor(NOISES, device=one.device))))
+        one = self.noisy_one()
+        scaled = torch.cat((self.one, shown_noisy(one, torch.tensor(NOISES, device=one.device))))
         captions = ["the item", *(f"noise {s:g}" for s in NOISES)]
-        told = self.condition.take(slice(0, 1)).repeat(len(captions))
+        told = self.told.repeat(len(captions))
         return (
             self.show(scaled, told, captions, "One item under more and more noise, scaled so that it can be seen."),
         )
@@ -236,14 +251,15 @@ class _Diffusion:
         return (walk_frames(self.model, walk), self.model.codec.show(last))
 
     def network(self) -> tuple[Block, ...]:
-        one = torch.cat([self.noised(s, k)[:1] for k, s in enumerate(NOISES)])
-        told = self.condition.take(slice(0, 1)).repeat(len(NOISES))
+        one = self.noisy_one()
+        told = self.told.repeat(len(NOISES))
         sigma = torch.tensor(NOISES, device=one.device, dtype=one.dtype)
         self.evaluations += len(one)
-        guess = torch.cat((self.y[:1], self.engine.denoise(one, sigma, told)))
-        told = self.condition.take(slice(0, 1)).repeat(len(guess))
+        guess = torch.cat((self.one, self.engine.denoise(one, sigma, told)))
+        told = self.told.repeat(len(guess))
         captions = ["the item", *(f"from noise {s:g}" for s in NOISES)]
         text = "An item that was not trained on" if not self.seen else "A training item"
+        text = "A row that the model made" if self.made else text
         return (
             _pieces(self.model.engine),
             self.show(guess, told, captions, f"{text}, and what the network makes of it under more and more noise."),
@@ -355,9 +371,13 @@ def _samples(model: Fitted, seed: int) -> tuple[Block, ...]:
 
 def _items(model: Fitted, kept: Data, total: int) -> tuple[Block, ...]:
     some = kept.take(np.arange(min(SHOWN, len(kept))))
+    counts = f"{total:,} items, {len(kept):,} of them trained on."
+    if isinstance(kept, TableData):
+        return (Prose(f"{counts} Rows of a table are about somebody, so none of the real ones is printed here."),)
     return (
-        Prose(f"{total:,} items, {len(kept):,} of them trained on. The first {len(some)}:"),
+        Prose(f"{counts} The first {len(some)}:"),
         model.codec.show(some, limit=SHOWN),
+        Verdict("note", "This page shows real training pictures: think of whom they show before you pass it on."),
     )
 
 

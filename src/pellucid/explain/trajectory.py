@@ -19,7 +19,7 @@ from torch import Tensor
 
 from pellucid.core.batch import Condition
 from pellucid.core.capabilities import Denoises, How
-from pellucid.core.errors import BadInput
+from pellucid.core.errors import BadInput, Stopped
 from pellucid.core.interval import Interval, wilson
 from pellucid.core.report import (
     Block,
@@ -109,6 +109,8 @@ class TrajectoryReport(Report):
             f"class{forgets}. Chance among {len(self.classes)} classes is {1 / len(self.classes):.0%}."
         )
         out: list[Block] = [Prose(opening)]
+        if not self.check.passed:
+            out.insert(0, Verdict("fail", "The check of this explanation failed; what follows is not to be relied on."))
         if self.asked and self.asked != self.own:
             out.append(Verdict("warn", f"The sample was asked to be {self.asked}, but the judge calls it {self.own}."))
         out += [self.last, Heading("Step by step", 3), self.frames, Heading("When it was decided", 3), self._curve()]
@@ -228,6 +230,13 @@ def trajectory(
     run = run or Run()
     fast = torch.autocast(walk.final.device.type, torch.bfloat16, enabled=model.recipe.get("precision") == "bfloat16")
 
+    def tell(name: str, done: int, total: int) -> None:
+        if run.stopping():
+            stopped = Stopped("the explanation was stopped", next="Nothing was written.")
+            vars(stopped)["exit_code"] = run.stop_code()
+            raise stopped
+        run.emit(Progress(stage=f"walks {name}", done=done, total=total))
+
     def walks(x_t: Mapping[int, Tensor], condition: Condition, guidance: float, name: str, m: int) -> Commitment:
         return commitment(
             engine,
@@ -240,7 +249,7 @@ def trajectory(
             classes=len(sorter.names),
             branches=m,
             guidance=guidance,
-            tell=lambda done, total: run.emit(Progress(stage=f"walks {name}", done=done, total=total)),
+            tell=lambda done, total: tell(name, done, total),
         )
 
     condition = walk.condition
