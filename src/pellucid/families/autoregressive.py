@@ -295,7 +295,7 @@ class AutoregressiveEngine(nn.Module, Learns, Samples, Scores, Predicts, Attends
 
     def _padded_logits(self, h: Tensor | None, t: int, ended: Tensor) -> Tensor:
         """h (B, width) to (B, V); None for the position after the last. Ended rows continue with 0 for certain."""
-        logits = torch.full((len(ended), self.space.symbols), -math.inf, device=ended.device)
+        logits = _wide(self.position).new_full((len(ended), self.space.symbols), -math.inf)
         if h is not None:
             own = self._column_logits(h, t)
             logits = torch.cat((own, logits[:, own.shape[1] :].to(own.dtype)), dim=1)
