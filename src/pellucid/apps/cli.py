@@ -107,7 +107,7 @@ def _top(version: Annotated[bool, typer.Option("--version", help="Print the vers
 def demo(
     minutes: Annotated[
         float, typer.Option(help="Time for everything: training, sampling, comparing, explaining.")
-    ] = 3.5,
+    ] = 3.0,
     out: Annotated[Path, typer.Option(help="Where the report goes.")] = Path("report.html"),
     seed: Seed = 0,
     as_json: Json = False,

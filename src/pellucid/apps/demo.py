@@ -188,7 +188,7 @@ def run_demo(*, minutes: float, seed: int, run: Run, label: Callable[[str], None
     label("draw: ")
     asked, drawn = _ask(models, train, held, seed, run)
     label("compare: ")
-    comparison = compare_models(models, train, held, n=SAMPLES, seed=seed + 1, run=run)
+    comparison = compare_models(models, train, held, n=len(held) // 2, seed=seed + 1, run=run)
     label("explain: ")
     chosen = models["diffusion"]
     explained = (
