@@ -100,7 +100,7 @@ def test_the_loss_is_the_bound_with_the_closed_kl() -> None:
 
 
 def test_free_bits_cost_nothing_below_the_floor() -> None:
-    engine = build(Real((3,)), VAE(latent=2, width=16, depth=1, free_bits=50.0, forget=0.0))
+    engine = build(Real((3,)), VAE(latent=2, width=16, depth=1, beta=1.0, free_bits=50.0, forget=0.0))
     batch, rows = batch_of(Real((3,)), 5), Rows(0, torch.arange(5))
     z = engine.encode(batch.x, batch.condition, rows)
     said = engine.observation.log_prob(engine._said(z, batch.condition), batch.x)
