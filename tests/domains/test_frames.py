@@ -121,7 +121,7 @@ def io_frame(text: str) -> pd.DataFrame:
 def test_gzip_tsv_and_other_separators(tmp_path: Path) -> None:
     expected = read_table(write(tmp_path / "a.csv", PEOPLE)).frame
     forms = {
-        "a.csv.gz": (gzip.compress(PEOPLE.encode()), None),
+        "a.csv.gz": (gzip.compress(PEOPLE.encode(), mtime=0), None),
         "a.tsv": (PEOPLE.replace(",", "\t").encode(), "cells are parted by tabs"),
         "b.csv": (PEOPLE.replace(",", ";").encode(), "cells are parted by semicolons"),
         "c.txt": (PEOPLE.replace(",", "|").encode(), "cells are parted by vertical bars"),
@@ -239,7 +239,7 @@ def test_a_limit_is_spread_over_the_rows(tmp_path: Path) -> None:
         (b"\x89PNG\r\n\x1a\n and so on", "is a picture"),
         (b"PAR1 and then nothing", "damaged Parquet file"),
         (b"\x1f\x8b\x08 and then nothing", "cut short or damaged"),
-        (gzip.compress(PEOPLE.encode())[:-9], "cut short or damaged"),
+        (gzip.compress(PEOPLE.encode(), mtime=0)[:-9], "cut short or damaged"),
         (
             b"39,State-gov,Male\n50,Private,Male\n38,State-gov,Female\n",
             "first line.*looks like data.*39, State-gov, Male",
