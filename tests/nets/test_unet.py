@@ -117,6 +117,9 @@ def test_the_space_chooses_the_net() -> None:
         def __init__(self, wanted: Wanted) -> None:
             super().__init__()
 
+        def forward(self, x: Tensor, vector: Tensor | None = None) -> Tensor:
+            return x
+
     assert isinstance(backbone(Wanted(role="denoiser", space=Real((1, 8, 8))), Own), Own)
 
 

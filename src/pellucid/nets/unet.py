@@ -1,7 +1,8 @@
 """A compact U-Net for pictures from 8x8 to 64x64 on a CPU, steered by a vector (time, class).
 
 A space-to-depth stem folds blocks of pixels into channels, so that the expensive layers see few places. Two or three
-levels of residual blocks go down and up again, joined by skips; one own-attention block stands at the lowest level.
+levels of residual blocks go down and up again, joined by skips; one own-attention block stands at the lowest level,
+and beside it, where there is a caption, a look at its words.
 Every place that writes into the residual stream starts at zero, so the untrained net is the zero function.
 """
 
@@ -16,8 +17,9 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from pellucid.core.errors import BadInput
+from pellucid.nets.attention import Context, MultiHeadAttention, grid_positions, heads_for, weigh
 
-__all__ = ["OwnAttention", "PictureBlock", "UNet", "UNetSizes", "sizes_for"]
+__all__ = ["CrossAttention", "OwnAttention", "PictureBlock", "UNet", "UNetSizes", "sizes_for"]
 
 
 @dataclass(frozen=True)
@@ -124,8 +126,7 @@ class OwnAttention(nn.Module):
         q, k, v = rearrange(
             self.qkv(self.norm(x)), "b (three heads d) h w -> three b heads (h w) d", three=3, heads=self.heads
         )
-        scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
-        return scores.float().softmax(dim=-1) if scores.dtype != torch.float64 else scores.softmax(dim=-1), v
+        return weigh(q, k), v
 
     def forward(self, x: Tensor) -> Tensor:
         attention, v = self.weights(x)
@@ -134,12 +135,34 @@ class OwnAttention(nn.Module):
         return out
 
 
+class CrossAttention(nn.Module):
+    """x + what all places of a picture gather from a context, such as the words of a caption.
+
+    A place asks with what it holds and with where it is: "left" is a word for some places only, and convolutions
+    alone hardly know where they stand.
+    """
+
+    def __init__(self, channels: int, context: int) -> None:
+        super().__init__()
+        self.norm = _norm(channels)
+        self.place = nn.Linear(channels, channels, bias=False)
+        self.attention = MultiHeadAttention(channels, heads_for(channels), context=context)
+
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        """x (B, C, H, W) to the same shape."""
+        height, width = x.shape[-2:]
+        places = self.place(grid_positions(height, width, x.shape[1], x))
+        asked = rearrange(self.norm(x), "b c h w -> b (h w) c") + places
+        return x + rearrange(self.attention(asked, context), "b (h w) c -> b c h w", h=height)
+
+
 class UNet(nn.Module):
-    """(B, inputs, H, W) and an optional vector (B, steer) to (B, outputs, H, W).
+    """(B, inputs, H, W), an optional vector (B, steer) and an optional context to (B, outputs, H, W).
 
     Args:
         inputs, outputs: channels. size: (H, W); odd sizes are padded inside by repeating the border.
         sizes: stem, widths and depth. steer: size of the steering vector, 0 for none.
+        context: size of a slot of the context, 0 for none.
     """
 
     def __init__(
@@ -150,6 +173,7 @@ class UNet(nn.Module):
         *,
         sizes: UNetSizes | None = None,
         steer: int = 0,
+        context: int = 0,
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
@@ -172,7 +196,8 @@ class UNet(nn.Module):
             if level < len(widths) - 1:
                 self.shrink.append(nn.Conv2d(here, here, 3, stride=2, padding=1))
         self.before = PictureBlock(here, here, steer, dropout)
-        self.attention = OwnAttention(here, max(h for h in range(1, max(1, here // 32) + 1) if here % h == 0))
+        self.attention = OwnAttention(here, heads_for(here))
+        self.cross = CrossAttention(here, context) if context else None
         self.after = PictureBlock(here, here, steer, dropout)
         self.up = nn.ModuleList()
         self.grow = nn.ModuleList()
@@ -188,8 +213,8 @@ class UNet(nn.Module):
         self.norm = _norm(here)
         self.last = _zero(nn.Conv2d(here, outputs * fold, 3, padding=1))
 
-    def forward(self, x: Tensor, vector: Tensor | None = None) -> Tensor:
-        """x (B, inputs, H, W), vector (B, steer) | None, to (B, outputs, H, W)."""
+    def forward(self, x: Tensor, vector: Tensor | None = None, context: Context | None = None) -> Tensor:
+        """x (B, inputs, H, W), vector (B, steer) | None, context | None, to (B, outputs, H, W)."""
         height, width = x.shape[-2:]
         x = _padded(x, self.sizes.multiple)
         h = self.first(nn.functional.pixel_unshuffle(x, self.sizes.stem))
@@ -200,7 +225,10 @@ class UNet(nn.Module):
                 kept.append(h)
             if level < len(self.shrink):
                 h = self.shrink[level](h)
-        h = self.after(self.attention(self.before(h, vector)), vector)
+        h = self.attention(self.before(h, vector))
+        if self.cross is not None and context is not None:
+            h = self.cross(h, context)
+        h = self.after(h, vector)
         for level, blocks in enumerate(self.up):
             for block in cast(nn.ModuleList, blocks):
                 h = block(torch.cat((h, kept.pop()), dim=1), vector)
@@ -218,8 +246,9 @@ class UNet(nn.Module):
         for level, channels in enumerate(self.sizes.widths):
             lines.append(f"{blocks} down at {height >> level}x{width >> level}, {channels} channels")
         deepest = len(self.sizes.widths) - 1
+        looks = "own-attention" if self.cross is None else "own-attention and a look at the caption"
         lines.append(
-            f"2 blocks around own-attention with {self.attention.heads} heads at {height >> deepest}x{width >> deepest}"
+            f"2 blocks around {looks} with {self.attention.heads} heads at {height >> deepest}x{width >> deepest}"
         )
         for level, channels in reversed(list(enumerate(self.sizes.widths))):
             lines.append(f"{blocks} up at {height >> level}x{width >> level}, {channels} channels")
