@@ -42,12 +42,15 @@ class ConditionEncoder(nn.Module):
     Args:
         spaces: name -> space of each condition. width: size of the vector.
         context: size of a slot of the sequence that `read` gives, 0 for no sequence.
+
+    `captions` names the conditions that are sentences.
     """
 
     def __init__(self, spaces: Mapping[str, Space], width: int, context: int = 0) -> None:
         super().__init__()
         self.width, self.context = width, context
         self.names = tuple(spaces)
+        self.captions = tuple(name for name, space in spaces.items() if is_caption(space))
         self.encode = nn.ModuleDict()
         self.absent = nn.ParameterDict()
         for index, space in enumerate(spaces.values()):
