@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,13 @@ from pellucid.core.batch import Condition
 from pellucid.core.capabilities import How, Learns, Samples, Turn
 from pellucid.core.errors import BadInput, MissingCapability
 from pellucid.core.rows import Rows
-from pellucid.core.run import Alarmed, Event, Run
+from pellucid.core.run import Alarmed, Event, Noticed, Run
 from pellucid.core.space import Field, Mixed, Real, Tokens
 from pellucid.core.trace import Trace
+from pellucid.training.looks import Looks
 from pellucid.training.loop import train
+from pellucid.training.step import Step
+from pellucid.training.walk import Walk
 from pellucid.training.watch import CopyRatio, Seen, Watch
 from tests.training.toys import SETTINGS, Dropping, Heart, Mean, Tally, rows_of_numbers
 
@@ -47,6 +51,32 @@ def test_a_model_that_copies_is_named() -> None:
     assert "closer to training rows" in alarm.text
 
 
+def test_a_few_rows_that_many_samples_are_near_to_raise_no_alarm() -> None:
+    """Whether two crowded rows were trained on or held out was chance, however many samples lie near them."""
+    few = Seen(Heart(KNOWN.take(torch.arange(2)).x), 10, 40, 0, KNOWN, ASIDE, None, Run())
+    share = CopyRatio().measure(few)
+    assert share.low < 0.5
+    assert share.n > 200
+
+
+def test_time_bounds_the_samples_of_a_look() -> None:
+    watch, needs = CopyRatio(), list[float]()
+    enough, none = seen(Heart(None), []), replace(seen(Heart(None), []), seconds=0.0)
+    assert watch.measure(enough, needs).n == 256
+    assert needs == []
+    assert watch.measure(none, needs).n <= 4, "the four whose time was taken"
+    assert needs[0] > 0.0
+    assert watch.look(none) is not None
+
+
+def test_what_was_found_is_said_at_the_end() -> None:
+    events: list[Event] = []
+    CopyRatio().look(replace(seen(Heart(None), events), step=40))
+    (notice,) = events
+    assert isinstance(notice, Noticed)
+    assert "half is expected" in notice.text
+
+
 def test_one_that_copies_what_was_held_out_is_no_copier_of_training() -> None:
     heart = Heart(ASIDE.take(torch.arange(200)).x)
     assert CopyRatio().measure(seen(heart, [])).value < 0.1
@@ -56,9 +86,9 @@ def test_symbols_are_compared_as_symbols() -> None:
     """A symbol's number means nothing: 0 is as far from 1 as from 9."""
     space = Tokens(10, 3)
     x, pool = torch.tensor([[0, 0, 0]]), torch.tensor([[9, 0, 0], [1, 1, 0]])
-    assert CopyRatio(space=space)._nearest(x, pool, None).tolist() == [1.0]
-    assert CopyRatio()._nearest(x, pool, None).tolist() == [1.0]
-    assert CopyRatio()._nearest(x.float(), pool.float(), None).tolist() == pytest.approx([2.0])
+    assert CopyRatio(space=space)._nearest(x, pool, None)[0].tolist() == [1.0]
+    assert CopyRatio()._nearest(x, pool, None)[0].tolist() == [1.0]
+    assert CopyRatio()._nearest(x.float(), pool.float(), None)[0].tolist() == pytest.approx([2.0])
 
 
 def test_mixed_events_divide_numbers_by_their_spread() -> None:
@@ -67,11 +97,11 @@ def test_mixed_events_divide_numbers_by_their_spread() -> None:
     pool = torch.tensor([[1000.0, 2.0], [3000.0, 4.0]])
     spread = watch._spread(pool)
     assert spread is not None
-    near = watch._nearest(torch.tensor([[1000.0, 4.0]]), pool, spread)
+    near, places = watch._nearest(torch.tensor([[1000.0, 4.0]]), pool, spread)
+    assert places.tolist() == [0]
     assert near.tolist() == pytest.approx([1.0])
-    assert watch._nearest(torch.tensor([[3000.0 - float(spread[0]) / 2, 4.0]]), pool, spread).item() == pytest.approx(
-        0.25
-    )
+    half = torch.tensor([[3000.0 - float(spread[0]) / 2, 4.0]])
+    assert watch._nearest(half, pool, spread)[0].item() == pytest.approx(0.25)
 
 
 def test_looks_are_spread_and_end_at_the_end() -> None:
@@ -115,6 +145,37 @@ class Noting(Watch):
     def look(self, seen: Seen) -> None:
         assert not torch.is_grad_enabled()
         self.weights.append(next(iter(seen.engine.parameters())).detach().clone())
+
+
+class Costly(Watch):
+    """Takes a fixed time; says beforehand when it is not given as much."""
+
+    def __init__(self, clock: list[float], cost: float) -> None:
+        self.clock, self.cost, self.steps = clock, cost, list[int]()
+
+    def due(self, step: int, steps: int) -> bool:
+        return step % 10 == 0
+
+    def look(self, seen: Seen) -> float | None:
+        if seen.seconds < self.cost:
+            return self.cost
+        self.clock[0] += self.cost
+        self.steps.append(seen.step)
+        return None
+
+
+def test_looks_take_no_more_than_their_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    engine, costly = Dropping(), Costly(clock, 0.5)
+    looks = Looks([costly], seen(engine, []), 0.02, 0.0)
+    with Walk(Step(engine), KNOWN, SETTINGS, 0, Run()) as walk:
+        for k in range(1, 101):
+            clock[0] += 1.0
+            looks.look(walk, k, 100, Run())
+    assert 3 <= len(costly.steps) <= 4
+    assert costly.steps[0] >= 25, "half a second is a fiftieth of 25 seconds"
+    assert looks.spent <= 0.02 * clock[0]
 
 
 def test_watching_changes_nothing_and_sees_the_average(tmp_path: Path) -> None:

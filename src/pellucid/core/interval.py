@@ -41,8 +41,11 @@ class Difference:
         return self.low > 0.0 or self.high < 0.0
 
 
-def wilson(hits: int, n: int) -> Interval:
+def wilson(hits: float, n: float) -> Interval:
     """Share of hits with its 95% score interval (Wilson 1927, eq. 4 in modern form).
+
+    Args:
+        n: items; what they are worth in independent ones, where they hang together.
 
     >>> i = wilson(9, 10)
     >>> round(i.low, 3), round(i.high, 3)
@@ -55,7 +58,7 @@ def wilson(hits: int, n: int) -> Interval:
     p, z2 = hits / n, Z95 * Z95
     centre = (p + z2 / (2 * n)) / (1 + z2 / n)
     half = Z95 / (1 + z2 / n) * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
-    return Interval(p, max(0.0, centre - half), min(1.0, centre + half), n)
+    return Interval(p, max(0.0, centre - half), min(1.0, centre + half), int(n))
 
 
 def bootstrap(statistic: Callable[[NDArray[np.int64]], float], n: int, *, seed: int, times: int = 200) -> Interval:

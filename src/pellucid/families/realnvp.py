@@ -66,6 +66,7 @@ __all__ = [
 
 MOST_NUMBERS = 65536  # in one event: a net for more would not fit a desk
 STEER = 64  # size of the condition's vector
+PREPARED = 512  # rows for the mean and spread of each feature; 4,096 take 20 times as long (7 s for 28x28 pictures)
 MOST_WHOLE = 4096  # numbers of a picture that couplings over the whole of it take
 FEW = 10_000  # items that a net of the default size would learn by heart
 
@@ -182,7 +183,8 @@ class RealNVPEngine(nn.Module, Learns, Prepares, Samples, Scores, Encodes, Decod
         for module in self.modules():
             if isinstance(module, ActNorm | Squash):
                 module.waiting = True
-        self._forward(batch.x, batch.condition)
+        first = slice(0, PREPARED)
+        self._forward(batch.x[first], batch.condition.take(first))
 
     def losses(self, batch: Batch, rows: Rows) -> Tensor:
         """-log p(x | c) / size in nats (B,)."""

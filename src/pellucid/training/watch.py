@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import abc
+import math
+import time
 from dataclasses import dataclass
 
 import torch
@@ -20,12 +22,16 @@ from pellucid.core.trace import Silent
 
 __all__ = ["CopyRatio", "Seen", "Watch"]
 
+TRIAL = 4  # samples drawn first, to learn how long one takes
+PART = 32  # and then so many at once
+
 
 @dataclass(frozen=True)
 class Seen:
     """What a watch is shown: the engine with its averaged weights, not training, and the rows it learns from.
 
     Rows of `examples` and `held_out` are in the codec's space; `bridge` (None for none) leads to the engine's.
+    `seconds` is how long the look may take.
     """
 
     engine: nn.Module
@@ -36,6 +42,7 @@ class Seen:
     held_out: Examples | None
     bridge: Bridge | None
     run: Run
+    seconds: float = math.inf
 
 
 class Watch(abc.ABC):
@@ -46,8 +53,13 @@ class Watch(abc.ABC):
         """Look after `step` of `steps` steps?"""
 
     @abc.abstractmethod
-    def look(self, seen: Seen) -> None:
-        """Look, and emit what is worth saying. Runs without gradients and with a borrowed random generator."""
+    def look(self, seen: Seen) -> float | None:
+        """Look, and emit what is worth saying. Runs without gradients and with a borrowed random generator.
+
+        Returns:
+            None, or the seconds it would have needed, if these are more than `seen.seconds`: it then looked at
+            nothing and is asked again once so much time has been earned.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,12 +70,18 @@ class CopyRatio(Watch):
     rows. A model that learned the distribution is as often closer to one as to the other; one that learned its
     rows by heart is closer to those. The alarm needs Wilson's 95% interval of the share to lie above `threshold`.
 
+    Some rows are near to many samples, and which side they came to was chance. So the interval is that of
+    n^2 / sum_j c_j^2 samples, where c_j of the n samples have row j as their nearest: swapping the two sides row by
+    row gives the share just this variance, 1/4 sum_j (c_j / n)^2. A handful of rows aside can raise no alarm.
+
     Distances in event space: squared Euclidean for numbers, differing symbols for tokens; in mixed events both are
     added, after the numbers were divided by their spread.
     """
 
     samples: int = 256
-    """Samples drawn at each look, one for each row id from 0."""
+    """Most samples drawn at each look, one for each row id from 0; fewer when its time is up."""
+    fewest: int = 64
+    """Samples below which nothing is said."""
     pool: int = 2000
     """Most rows taken of each side; both sides get the same number."""
     looks: int = 4
@@ -74,45 +92,63 @@ class CopyRatio(Watch):
     """The engine's space; None reads whole numbers as symbols and all others as numbers."""
 
     def __post_init__(self) -> None:
-        if min(self.samples, self.pool, self.looks) < 1 or not 0.0 < self.threshold < 1.0:
-            raise BadInput(f"{self}", accepted="samples, pool and looks of at least 1, a threshold between 0 and 1")
+        if min(self.samples, self.fewest, self.pool, self.looks) < 1 or not 0.0 < self.threshold < 1.0:
+            raise BadInput(
+                f"{self}", accepted="samples, fewest, pool and looks of at least 1, a threshold between 0 and 1"
+            )
 
     def due(self, step: int, steps: int) -> bool:
         return step * self.looks // steps > (step - 1) * self.looks // steps
 
-    def look(self, seen: Seen) -> None:
-        share = self.measure(seen)
+    def look(self, seen: Seen) -> float | None:
+        needs: list[float] = []
+        share = self.measure(seen, needs)
+        if needs:
+            return needs[0]
+        text = (
+            f"{share.value:.0%} of {share.n} samples lie closer to training rows than to held-out rows "
+            f"(95% interval {share.low:.0%} to {share.high:.0%}; half is expected)"
+        )
         if share.n and share.low > self.threshold:
-            seen.run.emit(
-                Alarmed(
-                    topic="copying",
-                    step=seen.step,
-                    text=f"{share.value:.0%} of {share.n} samples lie closer to training rows than to held-out rows "
-                    f"(95% interval {share.low:.0%} to {share.high:.0%}; half is expected): "
-                    "the model may be copying.",
-                )
-            )
+            seen.run.emit(Alarmed(topic="copying", step=seen.step, text=f"{text}: the model may be copying."))
+        elif share.n and seen.step == seen.steps:
+            seen.run.notice("copying", f"{text}.")
+        return None
 
-    def measure(self, seen: Seen) -> Interval:
-        """Share of the samples that are closer to training rows; samples equally close to both are left out."""
+    def measure(self, seen: Seen, needs: list[float] | None = None) -> Interval:
+        """Share of the samples that are closer to training rows; samples equally close to both are left out.
+
+        Args:
+            needs: gets the seconds that `fewest` samples take, if that is more than `seen.seconds`.
+        """
         if seen.held_out is None or not len(seen.held_out):
             raise BadInput("no rows were held out", next="Keep some rows aside, or train without this watch.")
         if not isinstance(seen.engine, Samples):
             raise MissingCapability(f"{type(seen.engine).__name__} does not draw samples to compare")
+        began = time.monotonic()
         m = min(self.pool, len(seen.examples), len(seen.held_out))
         known, aside = self._side(seen.examples, m, seen, "known"), self._side(seen.held_out, m, seen, "aside")
-        rows = Rows(seen.seed, torch.arange(self.samples)).fork("copy ratio")
+        spread = self._spread(torch.cat([known.x, aside.x]))
         # half the conditions come from each side, so that none is favoured by being asked for
         both = Condition.cat([known.condition, aside.condition])
-        pick = rows.fork("condition").integers(2 * m)
-        condition = both.take(pick) if both else both
-        x = seen.engine.sample(
-            rows.to(seen.run.device), condition.to(seen.run.device), seen.engine.settings(), Silent()
-        ).cpu()
-        spread = self._spread(torch.cat([known.x, aside.x]))
-        to_known, to_aside = (self._nearest(x, side.x, spread) for side in (known, aside))
-        closer, further = int((to_known < to_aside).sum()), int((to_known > to_aside).sum())
-        return wilson(closer, closer + further)
+        counts, drawn, step = torch.zeros(2, m, dtype=torch.int64), 0, TRIAL if seen.seconds < math.inf else PART
+        while drawn < self.samples:
+            rows = Rows(seen.seed, torch.arange(drawn, min(drawn + step, self.samples))).fork("copy ratio")
+            condition = both.take(rows.fork("condition").integers(2 * m)) if both else both
+            x = seen.engine.sample(
+                rows.to(seen.run.device), condition.to(seen.run.device), seen.engine.settings(), Silent()
+            ).cpu()
+            (to_known, first), (to_aside, second) = (self._nearest(x, side.x, spread) for side in (known, aside))
+            counts[0] += torch.bincount(first[to_known < to_aside], minlength=m)
+            counts[1] += torch.bincount(second[to_known > to_aside], minlength=m)
+            drawn, step = drawn + len(x), PART
+            each = (time.monotonic() - began) / drawn
+            if needs is not None and drawn < self.fewest and each * min(self.fewest, self.samples) > seen.seconds:
+                needs.append(each * min(self.fewest, self.samples))
+                break
+            if drawn >= self.fewest and each * (drawn + PART) > seen.seconds:
+                break
+        return _share(counts)
 
     def _side(self, examples: Examples, m: int, seen: Seen, name: str) -> Batch:
         """m rows drawn without replacement, in the engine's space."""
@@ -126,10 +162,10 @@ class CopyRatio(Watch):
         """(size,) what the numbers of a mixed event are divided by."""
         return x.float().std(0).clamp_min(1e-6) if isinstance(self.space, Mixed) else None
 
-    def _nearest(self, x: Tensor, pool: Tensor, spread: Tensor | None) -> Tensor:
-        """(n,) distance from each sample to its nearest row of the pool."""
+    def _nearest(self, x: Tensor, pool: Tensor, spread: Tensor | None) -> tuple[Tensor, Tensor]:
+        """(n,) distance from each sample to its nearest row of the pool, and (n,) which row that is."""
         symbols = self._symbols(x)
-        parts = []
+        parts, places = [], []
         for part in x.flatten(1).split(64):
             near = part.new_zeros((len(part), len(pool)), dtype=torch.float32)
             if symbols.any():
@@ -140,8 +176,10 @@ class CopyRatio(Watch):
                 if spread is not None:
                     a, b = a / spread[~symbols], b / spread[~symbols]
                 near += torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist").square()
-            parts.append(near.min(1).values)
-        return torch.cat(parts)
+            least = near.min(1)
+            parts.append(least.values)
+            places.append(least.indices)
+        return torch.cat(parts), torch.cat(places)
 
     def _symbols(self, x: Tensor) -> Tensor:
         """(size,) bool: which numbers of an event are symbols."""
@@ -150,3 +188,18 @@ class CopyRatio(Watch):
             return torch.tensor(kinds)
         whole = isinstance(self.space, Tokens) if self.space is not None else not x.is_floating_point()
         return torch.full((x[0].numel(),), whole)
+
+
+def _share(counts: Tensor) -> Interval:
+    """Share of the samples nearest to a training row, from how many (2, m) have each row as their nearest.
+
+    >>> spread, crowded = torch.ones(2, 50), torch.tensor([[50.0, 0.0], [50.0, 0.0]])
+    >>> round(_share(spread).high, 2), round(_share(crowded).high, 2), _share(crowded).n
+    (0.6, 0.91, 100)
+    """
+    closer, total = float(counts[0].sum()), float(counts.sum())
+    if not total:
+        return wilson(0, 0)
+    worth = total**2 / float(counts.double().square().sum())
+    wide = wilson(closer / total * worth, worth)
+    return Interval(wide.value, wide.low, wide.high, int(total))
