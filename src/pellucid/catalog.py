@@ -35,6 +35,7 @@ FAMILIES: dict[str, str] = {
     "flow": "pellucid.families.realnvp:RealNVP",
     "autoregressive": "pellucid.families.autoregressive:Autoregressive",
     "diffusion": "pellucid.families.flow_matching:FlowMatching",
+    "masked": "pellucid.families.masked:Masked",
     "ngram": "pellucid.families.ngram:NGram",
 }
 """name -> "module:Class" of each family, in the order that lists show them."""
