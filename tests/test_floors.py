@@ -23,6 +23,7 @@ FLOORS = {
     "families": 2,
     "catalog": 3,
     "model": 4,
+    "bridging": 4.2,
     "fitting": 4.5,
     "tasks": 5,
     "evaluate": 6,

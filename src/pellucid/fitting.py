@@ -14,19 +14,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pellucid.catalog import BRIDGES, bridge_class, domain_class, families, family_class
+from pellucid.bridging import bridge_for, latent_way, through_recipe
+from pellucid.catalog import domain_class, family_class
 from pellucid.core.batch import Examples, TensorExamples
 from pellucid.core.bundle import Bundle, open_bundle
-from pellucid.core.capabilities import Counts, Decodes, Encodes, Family, Objective, Training
-from pellucid.core.codec import Bridge, Chain, Codec, Identity
-from pellucid.core.errors import BadBundle, BadInput, MissingCapability, shown
+from pellucid.core.capabilities import Counts, Family, Objective, Training
+from pellucid.core.errors import BadBundle, BadInput, shown
 from pellucid.core.recipe import Source
 from pellucid.core.run import Run
 from pellucid.core.run_folder import LEFTOVERS, check_free, claimed, tidy
 from pellucid.core.settings import from_plain, to_plain
-from pellucid.core.space import Space, space_to_plain
+from pellucid.core.space import space_to_plain
 from pellucid.core.weights import pour
-from pellucid.domains.bridges.latent import LatentBridge
 from pellucid.domains.frames import TableData
 from pellucid.domains.pictures import Pictures
 from pellucid.domains.read import read, require_items
@@ -131,7 +130,7 @@ def fit(
     if base is not None:
         bridge = base.bridge
     elif through is not None:
-        bridge = _latent(chosen, codec, through)
+        bridge = latent_way(chosen, codec, through)
     else:
         bridge = bridge_for(chosen, codec.space, codec.conditions, learning.x)
     settled = training or chosen.training(bridge.target, len(kept))
@@ -154,7 +153,7 @@ def fit(
         "minutes": minutes,
         "base": None if base is None else {"family": base.name, "weights": _hash(base.engine)},
         "objective": None if objective is None else type(objective).__name__,
-        "through": base.recipe.get("through") if base is not None else _as_through(through),
+        "through": base.recipe.get("through") if base is not None else through_recipe(through),
     }
     model.engine = build(model, base.engine if base is not None else None).to(run.device)
     reference = base.engine if base is not None and objective is not None else None
@@ -359,83 +358,6 @@ def _part(examples: TensorExamples, index: np.ndarray) -> _Part:
     """Some rows as examples of their own, counted from 0."""
     rows = examples.take(torch.from_numpy(index))
     return _Part(rows.x, TensorExamples(rows.x, rows.condition))
-
-
-def bridge_for(family: Family, space: Space, conditions: Mapping[str, Space], x: Tensor) -> Bridge:
-    """The first way from a codec's space to one that the family accepts.
-
-    Args:
-        x: (N, *event) in that space, from which a bridge learns.
-
-    Raises BadInput with the family's reasons when no way is found, and with the families that have one.
-    """
-    found = _way(family, space, conditions, x)
-    if isinstance(found, Bridge):
-        return found
-    few = x[:1000]
-    others = [n for n in families() if isinstance(_way(family_class(n)(), space, conditions, few), Bridge)]
-    raise BadInput(
-        f"family '{family.name}' cannot take this data",
-        accepted=f"families that can: {', '.join(others) or 'none'}",
-        why="; ".join(found),
-    )
-
-
-def _way(family: Family, space: Space, conditions: Mapping[str, Space], x: Tensor) -> Bridge | list[str]:
-    """A bridge, or the reasons why there is none."""
-    refusal = family.accepts(space, conditions)
-    if refusal is None:
-        return Identity(space)
-    reasons = [refusal.reason]
-    for name in BRIDGES:
-        kind: Any = bridge_class(name)
-        if kind.fits(space):
-            bridge: Bridge = kind.learn(space, x)
-            refused = family.accepts(bridge.target, conditions)
-            if refused is None:
-                return bridge
-            reasons.append(f"{refused.reason} (through {name})")
-    return list(dict.fromkeys(reasons))
-
-
-def _latent(family: Family, codec: Codec[Any], through: Fitted) -> Bridge:
-    """From the codec's space to the latent vectors of another model."""
-    if not (isinstance(through.engine, Encodes) and isinstance(through.engine, Decodes)):
-        raise MissingCapability(
-            f"'{through.name}' cannot carry another model",
-            accepted=f"a model of a family that encodes and decodes: {', '.join(_encoders())}",
-            why=f"It offers {', '.join(through.offers())}.",
-        )
-    if through.family is None:
-        raise BadInput(f"'{through.name}' is an adopted model, which cannot carry another", accepted="a fitted model")
-    latent = LatentBridge(through.engine, through.bridge.target)
-    refusal = family.accepts(latent.target, codec.conditions)
-    if refusal is not None:
-        raise BadInput(
-            f"family '{family.name}' cannot take the latent vectors of '{through.name}'",
-            why=refusal.reason,
-            next=f"Instead: {refusal.instead}" if refusal.instead else "",
-        )
-    return latent if isinstance(through.bridge, Identity) else Chain(through.bridge, latent)
-
-
-def _as_through(through: Fitted | None) -> dict[str, Any] | None:
-    """What builds the engine of a latent bridge again."""
-    if through is None:
-        return None
-    assert through.family is not None
-    return {
-        "family": through.family.name,
-        "settings": to_plain(through.family),
-        "space": space_to_plain(through.bridge.target),
-        "conditions": {k: space_to_plain(s) for k, s in through.codec.conditions.items()},
-        "through": through.recipe.get("through"),
-    }
-
-
-def _encoders() -> list[str]:
-    able = {n: family_class(n).engine for n in families()}
-    return [n for n, engine in able.items() if issubclass(engine, Encodes) and issubclass(engine, Decodes)]
 
 
 def _family(
