@@ -2,7 +2,8 @@
 # make demo     set up, then run the demonstration
 # make test     set up, then style, types and tests
 # make check    style and types only
-# make clean    remove caches and build outputs (runs/ and .venv stay); make distclean removes .venv too
+# make peers    create .venv-peers, which benchmarks/peers compares with (never needed otherwise)
+# make clean    remove caches and build outputs (runs/ and .venv stay); make distclean removes both .venv too
 #
 #   PYTHON=python3.12    which Python makes .venv (3.11 or newer)
 #   TORCH_INDEX=URL      take torch from this index first, for example the CPU build on a Linux machine without a GPU:
@@ -15,6 +16,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 LOG := $(VENV)/install.log
+PEERS := .venv-peers
 JOBS ?= 2
 TORCH_INDEX ?=
 PYTEST_ARGS ?=
@@ -23,7 +25,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14; 
             $$p -c '$(IS_NEW_ENOUGH)' 2>/dev/null && { echo $$p; exit; }; done; echo python3)
 PIP := $(BIN)/python -m pip --no-color --disable-pip-version-check
 
-.PHONY: help setup demo test check clean distclean
+.PHONY: help setup demo test check peers clean distclean
 .DELETE_ON_ERROR:
 
 help:
@@ -80,9 +82,20 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $(STAMP); \
 	echo "setup: done; try $(BIN)/pellucid --help"
 
+# Its own packages, which may want other versions than ours: benchmarks start it as a process and exchange files.
+peers: $(PEERS)/.installed
+
+$(PEERS)/.installed: benchmarks/peers/requirements.txt
+	@$(PYTHON) -m venv $(PEERS)
+	@if [ -n "$(TORCH_INDEX)" ]; then \
+	  $(PEERS)/bin/python -m pip install -q --no-deps --index-url "$(TORCH_INDEX)" "$$(grep '^torch==' $<)"; \
+	fi
+	@$(PEERS)/bin/python -m pip install -q --disable-pip-version-check -r $<
+	@touch $@
+
 clean:
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(PEERS)
