@@ -20,7 +20,7 @@ from pellucid.core.batch import Batch
 from pellucid.core.capabilities import Objective, Training, Turn
 from pellucid.core.errors import BadBundle, BadInput, MissingCapability, NonFiniteLoss, Stopped
 from pellucid.core.rows import Rows
-from pellucid.core.run import Checkpointed, Event, Noticed, Planned, Run
+from pellucid.core.run import Alarmed, Checkpointed, Event, Noticed, Planned, Previewed, Run
 from pellucid.domains.bridges.latent import LatentBridge
 from pellucid.domains.frames import TableData, read_table
 from pellucid.domains.pictures import Pictures
@@ -29,7 +29,7 @@ from pellucid.families.ngram import NGram
 from pellucid.families.realnvp import RealNVP
 from pellucid.families.vae import VAE
 from pellucid.fitting import data_of, fit, resume, split
-from pellucid.model import Fitted, load
+from pellucid.model import Draw, Fitted, load
 from pellucid.training.journal import read_losses
 
 SMALL = VAE(latent=3, width=4, depth=1)
@@ -559,3 +559,67 @@ def test_a_loss_that_is_not_finite_is_said_with_its_step(tmp_path: Path) -> None
         load(tmp_path / "run")
     with pytest.raises(NonFiniteLoss):
         resume(tmp_path / "run", data=pictures())
+
+
+# ------------------------------------------------------------------------------------------------ looking on meanwhile
+
+
+def test_previews_are_samples_of_the_model_and_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pellucid.fitting.SHARE", float("inf"))  # as if time were no matter
+    words: dict[str, Any] = {"steps": 10, "seed": 4}
+    told: list[Event] = []
+    model = fit(pictures(60), SMALL, out=tmp_path / "watched", run=Run(listeners=[told.append]), **words)
+    fit(pictures(60), SMALL, out=tmp_path / "alone", watch=False, **words)
+    same_run(tmp_path / "alone", tmp_path / "watched")
+    assert not (tmp_path / "alone" / "previews").exists()
+    seen = [e for e in told if isinstance(e, Previewed)]
+    assert [e.step for e in seen] == [2, 4, 6, 8, 10]
+    assert [Path(str(e.path)).name for e in seen] == [f"step_{k:06d}.png" for k in (2, 4, 6, 8, 10)]
+    assert np.array_equal(seen[-1].items.items.pixels, model.sample(16, seed=4).items.pixels), "the last is the model"
+    assert not np.array_equal(seen[0].items.items.pixels, seen[-1].items.items.pixels)
+    listed = json.loads((tmp_path / "watched" / "manifest.json").read_text())["files"]
+    assert sum(name.startswith("previews/") for name in listed) == 5
+    load(tmp_path / "watched")
+    assert [e.topic for e in told if isinstance(e, (Alarmed, Noticed)) and e.topic == "copying"] == ["copying"]
+    fit(pictures(60), SMALL, out=tmp_path / "watched", force=True, watch=False, steps=1)
+    assert not (tmp_path / "watched" / "previews").exists()
+
+
+def test_previews_of_a_table_are_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pellucid.fitting.SHARE", float("inf"))
+    with pytest.raises(Stopped):
+        fit(rows(), FLOW, steps=10, seed=4, out=tmp_path / "run", checkpoint_every=3, run=stop_at(6))
+    resume(tmp_path / "run", data=read_table(rows()))
+    found = sorted((tmp_path / "run" / "previews").iterdir())
+    assert [p.name for p in found] == [f"step_{k:06d}.csv" for k in (2, 4, 6, 8, 10)]
+    assert pd.read_csv(found[-1]).shape == (16, 3)
+    load(tmp_path / "run")
+
+
+def test_samples_that_cannot_be_kept_do_not_end_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: Draw, path: Path, *, force: bool = False) -> Path:
+        raise BadInput("the disk is full while saving it")
+
+    monkeypatch.setattr("pellucid.fitting.SHARE", float("inf"))
+    monkeypatch.setattr(Draw, "save", full)
+    told: list[Event] = []
+    model = fit(pictures(60), SMALL, out=tmp_path / "run", steps=5, run=Run(listeners=[told.append]))
+    assert model.recipe["steps_done"] == 5
+    assert any(isinstance(e, Noticed) and "No samples were kept" in e.text for e in told)
+
+
+def test_a_model_that_copies_is_told_while_it_trains(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thirty points learned by heart, thirty held out: the alarm needs no asking."""
+    monkeypatch.setattr("pellucid.fitting.SHARE", float("inf"))
+    told: list[Event] = []
+    draw = np.random.default_rng(0)
+    frame = pd.DataFrame({k: draw.normal(size=60).round(3) for k in "abcdefgh"})
+    fit(
+        frame,
+        RealNVP(width=64, depth=8),
+        steps=400,
+        held_out=0.5,
+        training=Training(batch=30, rate=3e-3, ema=None),
+        run=Run(listeners=[told.append]),
+    )
+    assert any(isinstance(e, Alarmed) and e.topic == "copying" for e in told)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -18,23 +18,26 @@ from pellucid.bridging import bridge_for, latent_way, through_recipe
 from pellucid.catalog import domain_class, family_class
 from pellucid.core.batch import Examples, TensorExamples
 from pellucid.core.bundle import Bundle, open_bundle
-from pellucid.core.capabilities import Counts, Family, Objective, Training
+from pellucid.core.capabilities import Counts, Family, Objective, Samples, Training
 from pellucid.core.errors import BadBundle, BadInput, shown
 from pellucid.core.recipe import Source
 from pellucid.core.run import Run
-from pellucid.core.run_folder import LEFTOVERS, check_free, claimed, tidy
+from pellucid.core.run_folder import LEFTOVERS, check_free, claimed, preview_name, tidy
 from pellucid.core.settings import from_plain, to_plain
 from pellucid.core.space import space_to_plain
 from pellucid.core.weights import pour
 from pellucid.domains.frames import TableData
 from pellucid.domains.pictures import Pictures
-from pellucid.domains.read import read, require_items
-from pellucid.model import Data, Fitted, build, finish, from_bundle, load, versions, write_setup
+from pellucid.domains.read import NAMED, read, require_items
+from pellucid.model import Data, Draw, Fitted, build, finish, from_bundle, load, versions, write_setup
 from pellucid.training.checkpoint import Checkpoints
+from pellucid.training.looks import SHARE
 from pellucid.training.loop import count, train
 from pellucid.training.plan import plan
 from pellucid.training.precision import choose_precision
+from pellucid.training.previews import Previews
 from pellucid.training.threads import choose_threads, threads
+from pellucid.training.watch import CopyRatio, Watch
 
 __all__ = ["bridge_for", "data_of", "fit", "resume", "split"]
 
@@ -75,6 +78,7 @@ def fit(
     precision: str = "auto",
     device: str = "auto",
     checkpoint_every: int | None = None,
+    watch: bool = True,
     run: Run | None = None,
 ) -> Fitted:
     """Train a model of one family on data.
@@ -93,6 +97,8 @@ def fit(
         precision: "float32", "bfloat16" for faster matrix work, or "auto": bfloat16 for pictures of 16 pixels or
             more where the processor computes with it. device: "auto", "cpu" or "cuda".
         checkpoint_every: steps between two checkpoints (shards have one each); every 30 seconds when None.
+        watch: look at samples of the model while it learns, for at most 2% of the time: previews in the run folder,
+            and an alarm when samples lie closer to training items than to held-out ones. Changes nothing trained.
 
     Raises BadInput before anything is written when something does not fit.
     """
@@ -109,7 +115,7 @@ def fit(
         source = None
     else:
         path = Path(data).resolve() if _is_path(data) else None
-        if isinstance(data, str) and data == "digits" and kind != "table":  # names pictures, no file
+        if isinstance(data, str) and data in NAMED and kind != "table":  # names pictures, no file
             path = Path(data)
         source = {"path": str(path), "kind": kind, "target": target, "kinds": dict(kinds or {}), "size": size}
         source = source if path is not None else None
@@ -165,6 +171,8 @@ def fit(
                 settled,
                 minutes=minutes,
                 run=run,
+                looking=SHARE if watch and _watchers(model, held.examples, run) else 0.0,
+                prepare=base is None,
                 bridge=bridge,
                 objective=objective,
                 base=reference,
@@ -184,6 +192,7 @@ def fit(
             objective,
             deadline=None if minutes is None else minutes * 60,
             every=checkpoint_every,
+            watch=watch,
         )
 
 
@@ -192,12 +201,14 @@ def resume(
     *,
     data: Data | str | Path | None = None,
     checkpoint_every: int | None = None,
+    watch: bool = True,
     run: Run | None = None,
 ) -> Fitted:
     """Go on with a run that was stopped or killed; the result is the one the unbroken run would have given.
 
     Args:
         data: the same items, or the path they have now, when they are not where the run found them.
+        checkpoint_every, watch: as in `fit`; neither changes what is trained.
 
     Raises BadInput when the data is not the same, BadBundle when the run's own files are damaged.
     """
@@ -252,6 +263,7 @@ def resume(
             None,
             deadline=None,
             every=checkpoint_every,
+            watch=watch,
         )
 
 
@@ -285,7 +297,7 @@ def _reread(bundle: Bundle, moved: str | Path | None) -> Data:
     try:
         return read(path, **options)  # type: ignore[arg-type]
     except BadInput as error:
-        if path == "digits" or Path(path).exists():
+        if path in NAMED or Path(path).exists():
             raise
         raise BadInput(
             f"the data of '{name}' is no longer at '{path}'", next="Say where it is now: --data PATH."
@@ -311,6 +323,7 @@ def _train(
     objective: Objective | None,
     deadline: float | None,
     every: int | None,
+    watch: bool,
 ) -> Fitted:
     """From a built engine to a finished bundle; goes on from the newest good checkpoint in the run's folder."""
     recipe, folder = model.recipe, model.folder
@@ -336,6 +349,9 @@ def _train(
             objective=objective,
             held_out=held if len(held) else None,
             start=start,
+            watch=_watchers(model, held, run) if watch else (),
+            watch_share=SHARE,
+            prepare=recipe["base"] is None,
             deadline=deadline,
             bridge=model.bridge,
         )
@@ -346,6 +362,23 @@ def _train(
     if folder is not None:
         finish(model, folder)
     return model
+
+
+def _watchers(model: Fitted, held: Examples, run: Run) -> list[Watch]:
+    """Who looks at the model while it learns; nobody where there is nobody to tell."""
+    if not isinstance(model.engine, Samples) or (model.folder is None and not run.listeners):
+        return []
+    folder, ending = model.folder, ".png" if model.codec.kind == "images" else ".csv"
+
+    def draw(ids: Sequence[int]) -> Draw:
+        return model.sample(ids=ids, seed=model.recipe["seed"])
+
+    def keep(step: int, draw: Draw) -> str:
+        assert folder is not None
+        return str(draw.save(folder / preview_name(step, ending), force=True))
+
+    copying = [CopyRatio(space=model.bridge.target)] if len(held) else []
+    return [Previews(draw, None if folder is None else keep), *copying]
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,14 +26,14 @@ from pellucid.core.capabilities import (
     Scores,
     offers,
 )
-from pellucid.core.codec import Bridge, Chain, Codec, Identity, Measures
+from pellucid.core.codec import Bridge, Chain, Codec, Identity, Measures, Remarks
 from pellucid.core.described_model import Described, described
 from pellucid.core.errors import BadBundle, BadInput, MissingCapability, MissingExtra, Stopped, fault, shown
 from pellucid.core.recipe import OUTCOME, Outcome, Recipe, StoredBridge, StoredCodec, Through, check_sizes
-from pellucid.core.report import Block, Report
+from pellucid.core.report import Block, Report, Verdict
 from pellucid.core.rows import Rows
-from pellucid.core.run import Progress, Run
-from pellucid.core.run_folder import KEPT, LEFTOVERS, claimed, tidy
+from pellucid.core.run import Noticed, Progress, Run
+from pellucid.core.run_folder import LEFTOVERS, claimed, kept, tidy
 from pellucid.core.settings import from_plain, to_plain
 from pellucid.core.space import space_from_plain, space_to_plain, zeros
 from pellucid.core.trace import Silent, Trace
@@ -69,6 +69,7 @@ class Draw:
     items: what the user sees. x: (B, *event) in the codec's space. condition: what was asked or drawn.
     ids: (B,) names of the samples: sample i depends on (model, seed, ids[i], condition, how) alone.
     route: how parts that were asked for were met ("condition", "rejection", ...).
+    notices: what was taken only in part, such as words of a caption that were never seen in training.
     """
 
     items: Data
@@ -79,6 +80,7 @@ class Draw:
     how: How
     route: str
     codec: Codec[Any]
+    notices: tuple[Noticed, ...] = ()
 
     def __len__(self) -> int:
         return self.x.shape[0]
@@ -106,7 +108,8 @@ class Shown(Report):
         return f"{len(self.draw)} samples, seed {self.draw.seed}"
 
     def blocks(self) -> tuple[Block, ...]:
-        return (self.draw.codec.show(self.draw.items),)
+        said = tuple(Verdict("note", notice.text) for notice in self.draw.notices)
+        return (*said, self.draw.codec.show(self.draw.items))
 
 
 @dataclass(eq=False)
@@ -183,6 +186,9 @@ class Fitted:
                 raise BadInput(f"where['{name}'] lists {len(value)} values", accepted=f"one value, or {len(names)}")
         asked = {k: v for k, v in words.items() if k in self.codec.conditions}
         other = {k: v for k, v in words.items() if k not in asked}
+        remarks = self.codec.remarks(asked) if isinstance(self.codec, Remarks) else ()
+        for notice in remarks:
+            run.emit(notice)
         if other:
             if ids is not None:
                 raise BadInput(
@@ -190,7 +196,8 @@ class Fitted:
                     accepted="one of them",
                     why="This name is no condition of the model, so rows are drawn until enough meet it.",
                 )
-            return self._reject(len(names), seed, asked, other, how, batch, run)
+            found = self._reject(len(names), seed, asked, other, how, batch, run)
+            return replace(found, notices=remarks)
         step = batch if trace is None else max(1, len(names))
         parts = [self._none()]
         for i in range(0, len(names), step):
@@ -200,7 +207,8 @@ class Fitted:
         _go_on(run, len(names), len(names), tell=len(names) > step)
         x, condition = torch.cat([p[0] for p in parts]), Condition.cat([p[1] for p in parts])
         route = "condition" if asked else "free"
-        return Draw(self._items(x, condition, names, seed), x, condition, names, seed, how, route, self.codec)
+        items = self._items(x, condition, names, seed)
+        return Draw(items, x, condition, names, seed, how, route, self.codec, remarks)
 
     def how(self) -> How:
         """The engine's own way to sample."""
@@ -209,11 +217,16 @@ class Fitted:
 
     def _condition(self, rows: Rows, asked: Where) -> Condition:
         condition = self.codec.prior(rows.fork("condition")) if self.codec.conditions else Condition()
+        # a class that was drawn for itself would contradict a caption that was asked for: what is not said is left out
+        condition = condition.nothing() if asked else condition
         for name, value in asked.items():
             said = _said(self.codec, name, value, len(rows))
             condition = Condition(
                 {**condition.values, name: said.values[name]}, {**condition.given, name: said.given[name]}
             )
+        for name, value in condition.values.items():
+            if value.is_floating_point() and not bool(torch.isfinite(value[condition.given[name]]).all()):
+                raise BadInput(f"condition '{name}' holds NaN or an infinite number", accepted="finite numbers")
         return condition
 
     def _checked(self, how: How | None) -> How:
@@ -512,7 +525,7 @@ def finish(model: Fitted, folder: Path) -> None:
         write_tensors(folder / "weights" / "raw.safetensors", model.raw)
     write_json(folder / "outcome.json", {k: model.recipe[k] for k in OUTCOME if model.recipe.get(k) is not None})
     facts = {"versions": versions(), "data": model.recipe.get("data"), "seed": model.recipe.get("seed", 0)}
-    seal(folder, facts, only=[name for name in KEPT if (folder / name).is_file()])
+    seal(folder, facts, only=kept(folder))
     tidy(folder)
 
 

@@ -168,6 +168,10 @@ def fit(
     base: Annotated[
         Path | None, typer.Option("--from", metavar="RUN", help="Continue from the weights of this finished run.")
     ] = None,
+    watch: Annotated[
+        bool,
+        typer.Option("--watch/--no-watch", help="Samples and an alarm at copying while it learns; 2% of the time."),
+    ] = True,
     force: Force = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -187,7 +191,10 @@ def fit(
 
     with _job(quiet or as_json) as (run, terminal):
         if resume is not None:
-            model, folder = resume_run(resume, data=moved, checkpoint_every=checkpoint_every, run=run), resume
+            model, folder = (
+                resume_run(resume, data=moved, checkpoint_every=checkpoint_every, watch=watch, run=run),
+                resume,
+            )
         else:
             from pellucid.catalog import family_class
             from pellucid.core.settings import from_words, to_plain
@@ -215,6 +222,7 @@ def fit(
                 settings={k: v for k, v in plain.items() if k in changes},
                 base=older,
                 checkpoint_every=checkpoint_every,
+                watch=watch,
                 run=run,
             )
     facts = {
@@ -465,13 +473,13 @@ def _check_minutes(minutes: float) -> None:
 
 def _check_resumed(words: typer.Context) -> None:
     """A run goes on as it began: refuse words that would not be heard."""
-    heard = ("resume", "moved", "checkpoint_every", "as_json", "quiet")
+    heard = ("resume", "moved", "checkpoint_every", "watch", "as_json", "quiet")
     said = [p for p in words.command.params if p.name not in heard and _was_said(words, p.name)]
     if said:
         names = [f"'{words.params[p.name or '']}'" if p.param_type_name == "argument" else p.opts[0] for p in said]
         raise BadInput(
             f"{', '.join(names)} came with --resume",
-            accepted="--resume, --data, --checkpoint-every, --json, --quiet",
+            accepted="--resume, --data, --checkpoint-every, --no-watch, --json, --quiet",
             why="A run goes on with the data and the settings it began with.",
         )
 

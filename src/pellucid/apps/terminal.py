@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 import time
 from typing import TYPE_CHECKING
 
-from pellucid.core.run import Alarmed, Checkpointed, Event, Noticed, Planned, Progress
+from pellucid.core.run import Alarmed, Checkpointed, Event, Noticed, Planned, Previewed, Progress
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -48,6 +49,7 @@ class Terminal:
         self._stage = ""
         self._last = -1
         self._checkpoints = 0
+        self._previews = 0
         self._drawn = 0.0
 
     def __call__(self, event: Event) -> None:
@@ -63,6 +65,11 @@ class Terminal:
             self.say("[bold]plan[/] ", event.text)
         elif isinstance(event, Progress):
             self._progress(event)
+        elif isinstance(event, Previewed):
+            self._previews += 1
+            if self._previews == 1 and event.path is not None:
+                where = os.path.dirname(event.path)
+                self.say("[dim]·[/] ", f"Samples of the model as it learns, always of the same noise, are in {where}.")
         elif isinstance(event, Checkpointed):
             self._checkpoints += 1
 

@@ -12,6 +12,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,6 +30,7 @@ __all__ = ["Bundle", "canonical", "disk_errors", "open_bundle", "seal", "sha256_
 
 FORMAT = 1
 _ENDINGS = (".json", ".jsonl", ".safetensors")
+_LOOKED_AT = re.compile(r"previews/[\w.]+\.(png|csv)")  # samples for people; nothing of ours reads them back
 _LARGEST_JSON = 256 * 2**20  # bytes; a longer text is not one that we wrote
 _DEEPEST_JSON = 40  # objects inside objects; ours need fewer than ten
 _MADE_BY = "a folder that `pellucid fit --out` made"
@@ -240,10 +242,14 @@ def _manifest(folder: Path, manifest: str, name: str) -> dict[str, Any]:
         )
     for listed, entry in found["files"].items():
         inside = listed and not listed.startswith("/") and not set(listed) & set("\\:\0")
-        if not inside or ".." in PurePosixPath(listed).parts or not listed.endswith(_ENDINGS):
+        if (
+            not inside
+            or ".." in PurePosixPath(listed).parts
+            or not (listed.endswith(_ENDINGS) or _LOOKED_AT.fullmatch(listed))
+        ):
             raise BadBundle(
                 f"the manifest of '{name}' lists '{_cut(listed)}'",
-                accepted="JSON and safetensors files inside the folder",
+                accepted="JSON and safetensors files inside the folder, and samples in previews/",
                 why="Other files could execute, or lie elsewhere.",
             )
         size = entry.get("bytes") if isinstance(entry, dict) else None

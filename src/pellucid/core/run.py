@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ __all__ = [
     "Listener",
     "Noticed",
     "Planned",
+    "Previewed",
     "Progress",
     "Run",
     "event_record",
@@ -84,16 +85,30 @@ class Checkpointed(Event):
     path: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class Previewed(Event):
+    """Samples of the model as it is after this step; always `count` of the same noise.
+
+    `path` is where they were written, None for nowhere; `items` are they themselves, for whoever shows them.
+    """
+
+    step: int
+    path: str | None
+    count: int
+    items: Any = field(default=None, repr=False, compare=False, metadata={"recorded": False})
+
+
 Listener = Callable[[Event], None]
 
 
 def event_record(event: Event) -> dict[str, Any]:
-    """The event as one flat JSON object, its class name first.
+    """The event as one flat JSON object, its class name first; what is too large for a line is left out.
 
     >>> event_record(Noticed(topic="kind", text="a table"))
     {'event': 'Noticed', 'topic': 'kind', 'text': 'a table', 'count': None}
     """
-    return {"event": type(event).__name__, **asdict(event)}
+    told = [f.name for f in fields(event) if f.metadata.get("recorded", True)]
+    return {"event": type(event).__name__, **{name: getattr(event, name) for name in told}}
 
 
 @dataclass

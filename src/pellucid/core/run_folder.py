@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from pathlib import Path
 from pellucid.core.bundle import disk_errors
 from pellucid.core.errors import BadInput
 
-__all__ = ["KEPT", "LEFTOVERS", "check_free", "claimed", "tidy"]
+__all__ = ["LEFTOVERS", "check_free", "claimed", "kept", "preview_name", "tidy"]
 
 LEFTOVERS = (
     "resume.json",
@@ -22,7 +23,23 @@ KEPT = (
     *("recipe.json", "outcome.json", "source.json", "codec.json", "codec.safetensors", "events.jsonl"),
     *("weights/engine.safetensors", "weights/raw.safetensors"),
 )
-"""What a finished run may hold, besides its manifest."""
+"""What a finished run may hold, besides its manifest and its previews."""
+_PREVIEW = re.compile(r"previews/step_\d{6,}\.(png|csv)")
+
+
+def preview_name(step: int, ending: str) -> str:
+    """Where samples of the model after `step` steps lie in the run's folder.
+
+    >>> preview_name(120, ".png")
+    'previews/step_000120.png'
+    """
+    return f"previews/step_{step:06d}{ending}"
+
+
+def kept(folder: Path) -> list[str]:
+    """Names of the files that a finished run's manifest lists, of those that are there."""
+    previews = sorted(p.relative_to(folder).as_posix() for p in (folder / "previews").glob("*"))
+    return [*(n for n in KEPT if (folder / n).is_file()), *(n for n in previews if _PREVIEW.fullmatch(n))]
 
 
 def check_free(out: Path, force: bool) -> None:
@@ -64,10 +81,10 @@ def _check_writable(out: Path) -> None:
 
 def _is_of_a_run(name: str) -> bool:
     """Does `fit` write files of this name (with / between folders)?"""
-    if name in (*KEPT, "manifest.json", "resume.json", "start.safetensors"):
+    if name in (*KEPT, "manifest.json", "resume.json", "start.safetensors") or _PREVIEW.fullmatch(name):
         return True
     folder, _, file = name.rpartition("/")
-    temp = file.startswith(".") and file.endswith(".tmp") and folder in ("", "weights", "checkpoints")
+    temp = file.startswith(".") and file.endswith(".tmp") and folder in ("", "weights", "checkpoints", "previews")
     endings = {"checkpoints": ".safetensors", "reports": ".json"}
     return temp or (folder in endings and file.endswith(endings[folder]))
 

@@ -17,6 +17,7 @@ from pellucid.training.watch import Seen, Watch
 __all__ = ["SHARE", "Looks"]
 
 SHARE = 0.02  # of the time of training that a fit gives to its watches
+FIRST = 0.05  # seconds to be earned before a watch of unknown cost is tried
 
 
 class Looks:
@@ -40,11 +41,11 @@ class Looks:
         """Let those look that are due after `k` of `steps` steps and can afford it; gives the seconds it took."""
         for place, watch in enumerate(self.watch):
             if watch.due(k, steps):
-                self._waiting.setdefault(place, 0.0)
+                self._waiting.setdefault(place, FIRST if self.share < math.inf else 0.0)
         if not self._waiting or walk.team.rank != 0 or walk.sharded:
             return 0.0
         began = now = time.monotonic()
-        able = [p for p in sorted(self._waiting) if self._left(now) > self._waiting[p]]
+        able = [p for p in sorted(self._waiting) if self._left(now) >= self._waiting[p]]
         if not able:
             return 0.0
         engine = self.seen.engine
@@ -53,7 +54,7 @@ class Looks:
             engine.eval()
             for place in able:
                 needs, left = self._waiting.pop(place), self._left(now)
-                if left <= needs:
+                if left < needs:
                     self._waiting[place] = needs
                     continue
                 lacking = self.watch[place].look(replace(self.seen, step=k, steps=steps, seconds=left))
@@ -62,8 +63,7 @@ class Looks:
                 then, now = now, time.monotonic()
                 self.spent += now - then
             engine.train()
-        took = time.monotonic() - began
-        return took
+        return time.monotonic() - began
 
     def _left(self, now: float) -> float:
         """Seconds earned and not spent yet."""

@@ -58,6 +58,8 @@ def plan(
     *,
     run: Run,
     reserve: float = 0.0,
+    looking: float = 0.0,
+    prepare: bool = True,
     bridge: Bridge | None = None,
     objective: Objective | None = None,
     base: nn.Module | None = None,
@@ -72,6 +74,7 @@ def plan(
     Args:
         minutes | steps: the budget; `settings.steps` when neither is given.
         reserve: share of the minutes to leave for what follows (held-out scores, a report).
+        looking: share of the time that watches may take. prepare: as for `train`.
         noun: what an item is called in the text ("pictures", "rows").
     """
     if minutes is not None and steps is not None:
@@ -83,7 +86,10 @@ def plan(
     began = time.monotonic()
     budget = math.inf if minutes is None else minutes * 60.0 * (1.0 - reserve)
     with memory_errors(settings):
-        each, learned = _calibrated(engine, examples, settings, run, bridge, objective, base, arithmetic, budget)
+        each, learned = _calibrated(
+            engine, examples, settings, run, bridge, objective, base, arithmetic, budget, prepare
+        )
+    each /= 1.0 - looking
     if minutes is not None:
         took = team().agree([int(1e3 * (time.monotonic() - began))], run.device)[0] / 1e3
         left = max(0.0, budget - took)
@@ -95,6 +101,8 @@ def plan(
         f"{steps:,} steps of {settings.batch:,} {noun}, {_big(learned)} parameters, "
         f"about {_duration(seconds)}, {_gigabytes(memory)}"
     )
+    if looking:
+        text += f", up to {looking:.0%} of the time for looks at its samples"
     if team().rank == 0:
         run.emit(Planned(steps=steps, seconds=seconds, parameters=learned, text=text))
     return Plan(steps, seconds, learned, memory, text)
@@ -110,6 +118,7 @@ def _calibrated(
     base: nn.Module | None,
     arithmetic: Arithmetic | None,
     budget: float,
+    prepare: bool,
 ) -> tuple[float, int]:
     """(seconds a step, parameters that are learned), from real steps of a copy on its own seed."""
     engine, objective = copied(engine, objective, base)
@@ -119,7 +128,7 @@ def _calibrated(
     quiet = replace(run, listeners=[], folder=None)
     ids = Order(0, len(examples), settings.batch).ids(0)
     batch, rows = encoded(examples, ids, Rows(0, ids).fork("plan"), bridge, run.device)
-    if isinstance(engine, Prepares):
+    if prepare and isinstance(engine, Prepares):
         with rows.seeding(), torch.no_grad():
             engine.prepare(batch)
     step = Step(engine, objective, base).to(run.device)
