@@ -11,6 +11,10 @@ decoder's inputs, so that pictures of one class come from one region (Sohn et al
 representation using deep conditional generative models", eq. 4). Latent vectors are counted from that centre in units
 of that spread, so they look like N(0, I) under every condition.
 
+With `grid` the latent is a small picture, one place for each square of pixels, as diffusion through this model wants it
+(Rombach et al. 2022, "High-resolution image synthesis with latent diffusion models", arXiv:2112.10752, section 3.1):
+the KL term then weighs little, so that the places keep what the item needs.
+
 What the decoder says depends on the space: a logistic on the grid for pictures of whole levels, a Gaussian for real
 numbers, a category for symbols; a table row has some of each.
 """
@@ -48,13 +52,22 @@ from pellucid.core.space import Field, Mixed, Real, Space, Tokens
 from pellucid.core.trace import Trace
 from pellucid.nets.choose import is_picture
 from pellucid.nets.condition import ConditionEncoder, drop_conditions
-from pellucid.nets.convolution import ConvDecoder, ConvEncoder
+from pellucid.nets.convolution import ConvDecoder, ConvEncoder, map_size, refused_grid
 from pellucid.nets.inherit import inherit
 from pellucid.nets.mlp import MLP
 
-__all__ = ["FieldsObservation", "GaussianObservation", "GridObservation", "VAE", "VAEEngine", "VAEHow"]
+__all__ = [
+    "FieldsObservation",
+    "GaussianObservation",
+    "GridObservation",
+    "VAE",
+    "VAEEngine",
+    "VAEHow",
+    "observation_of",
+]
 
 MOST_NUMBERS = 65536  # in one event: a net for more would not fit a desk
+MOST_CHANNELS = 64  # of a latent grid: more than the pixels of its squares hold
 FEW = 10_000  # items that a net of the default size would learn by heart
 
 
@@ -83,9 +96,12 @@ class VAE(Family):
 
     Args:
         latent: numbers in the latent vector; directions that are not needed stay unused.
+        grid: pixels along each side of the square that shares one place of a latent picture: 4 makes 1x28x28 a latent
+            of `channels` x 7 x 7, for a diffusion `through` this model. None: one latent vector for the whole item.
+        channels: numbers at each place of the grid.
         beta: weight of the KL term in training; above 1 the latent is tidier and the rebuilt item coarser. None: 1 for
             pictures; 0.5 for rows, which at 1 leave most of the latent vector unused for thousands of steps (on a
-            census table 0.5 gave the better bound, too).
+            census table 0.5 gave the better bound, too); 0.05 with a grid, whose own samples are then poor.
         free_bits: nats of KL that each latent direction may use without cost (Kingma et al. 2016, arXiv:1606.04934,
             eq. 15; there averaged over the batch, here row by row).
         width, depth: channels and blocks a stage (pictures), or size and number of blocks (rows); None: by the space.
@@ -98,6 +114,8 @@ class VAE(Family):
     engine: ClassVar[type[nn.Module]]
 
     latent: int = 32
+    grid: int | None = None
+    channels: int = 4
     beta: float | None = None
     free_bits: float = 0.0
     width: int | None = None
@@ -110,6 +128,10 @@ class VAE(Family):
         for name, value in sizes.items():
             if value is not None and value < 1:
                 raise BadInput(f"{name} is {value}", accepted="1 or more")
+        if wanted := refused_grid(self.grid):
+            raise BadInput(f"grid is {self.grid}", accepted=wanted, why="Each stage of the encoder halves the sides.")
+        if not 1 <= self.channels <= MOST_CHANNELS:
+            raise BadInput(f"channels is {self.channels}", accepted=f"1 to {MOST_CHANNELS}")
         for name, share in {"beta": self.beta, "free_bits": self.free_bits}.items():
             if share is not None and not 0.0 <= share < math.inf:
                 raise BadInput(f"{name} is {share}", accepted="0 or more")
@@ -126,6 +148,12 @@ class VAE(Family):
             return Refusal("a field has different lengths from row to row")
         if space.size > MOST_NUMBERS:
             return Refusal(f"one item has {space.size} numbers, at most {MOST_NUMBERS} are taken")
+        if self.grid is not None and not (isinstance(space, Real) and is_picture(space)):
+            return Refusal(
+                "a latent grid lies over pictures, and these items have no sides", instead="vae without grid"
+            )
+        if self.grid is not None and isinstance(space, Real) and self.grid > min(space.shape[1:]):
+            return Refusal(f"one place of the grid would cover {self.grid} pixels a side, more than the picture has")
         return None
 
     def parts(self) -> tuple[Part, ...]:
@@ -167,17 +195,14 @@ class VAEEngine(nn.Module, Learns, Samples, Scores, Encodes, Decodes, Weighs):
     def __init__(self, family: VAE, space: Space, conditions: Mapping[str, Space]) -> None:
         super().__init__()
         self.family, self.space, self.picture = family, space, isinstance(space, Real) and is_picture(space)
-        self.beta = family.beta if family.beta is not None else 1.0 if self.picture else 0.5
-        self.observation: GridObservation | GaussianObservation | FieldsObservation
-        if isinstance(space, Mixed):
-            self.observation = FieldsObservation(space)
-        elif isinstance(space, Real):
-            self.observation = GaussianObservation(space) if space.levels is None else GridObservation(space)
-        else:
-            raise BadInput(f"VAE got the space {space}", accepted="Real, Mixed")
+        self.beta = family.beta if family.beta is not None else 0.05 if family.grid else 1.0 if self.picture else 0.5
+        sides = () if family.grid is None else map_size(space.shape, family.grid)
+        self.shape = (family.channels, *sides) if sides else (family.latent,)  # of one latent
+        self.numbers = math.prod(self.shape)
+        self.observation = observation_of(space)
         steer = 64
         self.condition = ConditionEncoder(conditions, steer)
-        self.region = nn.Linear(steer, 2 * family.latent)  # centre and log-spread of the condition's region
+        self.region = nn.Linear(steer, 2 * self.numbers)  # centre and log-spread of the condition's region
         nn.init.zeros_(self.region.weight)
         nn.init.zeros_(self.region.bias)
         self.encoder: nn.Module
@@ -185,9 +210,11 @@ class VAEEngine(nn.Module, Learns, Samples, Scores, Encodes, Decodes, Weighs):
         if self.picture:
             width, depth = family.width or (64 if min(space.shape[1:]) < 16 else 32), family.depth or 1
             shape = (space.shape[0], *space.shape[1:])
-            self.encoder = ConvEncoder(shape, 2 * family.latent, width=width, depth=depth, steer=steer)
+            # A grid holds the item itself and is asked without conditions by what is trained through it.
+            steer, each = (steer, self.numbers) if family.grid is None else (0, family.channels)
+            self.encoder = ConvEncoder(shape, 2 * each, width=width, depth=depth, steer=steer, squeeze=family.grid)
             shape = (shape[0] * self.observation.copies, *shape[1:])
-            self.decoder = ConvDecoder(family.latent, shape, width=width, depth=depth, steer=steer)
+            self.decoder = ConvDecoder(each, shape, width=width, depth=depth, steer=steer, squeeze=family.grid)
         else:
             width, depth = family.width or 256, family.depth or 2
             self.encoder = MLP(self.observation.inputs, 2 * family.latent, width=width, depth=depth, steer=steer)
@@ -202,7 +229,7 @@ class VAEEngine(nn.Module, Learns, Samples, Scores, Encodes, Decodes, Weighs):
         """-bound / size in nats (B,), with `beta` and `free_bits` as set."""
         condition = drop_conditions(batch.condition, rows, self.family.forget)
         mean, log_spread = self._posterior(batch.x, condition)
-        z = mean + log_spread.exp() * rows.fork("latent").normal(self.family.latent, dtype=mean.dtype)
+        z = mean + log_spread.exp() * rows.fork("latent").normal(self.numbers, dtype=mean.dtype)
         kl = 0.5 * (mean.square() + (2 * log_spread).exp() - 1) - log_spread  # (B, latent), closed form
         kl = kl.clamp_min(self.family.free_bits).sum(-1)
         said = self.observation.log_prob(self._said(z, condition), batch.x)
@@ -213,7 +240,7 @@ class VAEEngine(nn.Module, Learns, Samples, Scores, Encodes, Decodes, Weighs):
         mean, log_spread = self._posterior(batch.x, batch.condition)
         weights = []
         for k in range(self.family.importance):
-            noise = rows.fork("importance", k).normal(self.family.latent, dtype=mean.dtype)
+            noise = rows.fork("importance", k).normal(self.numbers, dtype=mean.dtype)
             z = mean + log_spread.exp() * noise
             said = self.observation.log_prob(self._said(z, batch.condition), batch.x)
             # log N(z; 0, I) - log N(z; mean, spread): the constants cancel
@@ -230,37 +257,38 @@ class VAEEngine(nn.Module, Learns, Samples, Scores, Encodes, Decodes, Weighs):
         if not isinstance(how, VAEHow):
             raise BadInput(f"how is {type(how).__name__}", accepted="VAEHow", next="Start from engine.settings()")
         like = next(self.parameters())
-        z = how.temperature * rows.fork("latent").normal(self.family.latent, dtype=like.dtype)
+        z = how.temperature * rows.fork("latent").normal(self.numbers, dtype=like.dtype)
         said = self._said(z.to(like.device), condition)
         if how.mean:
             return self.observation.centre(said)
         return self.observation.draw(said, rows.fork("observation"), how.temperature)
 
     def encode(self, x: Tensor, condition: Condition, rows: Rows | None = None) -> Tensor:
-        mean, log_spread = self._posterior(x, condition)
-        if rows is None:
-            return mean
-        return mean + log_spread.exp() * rows.fork("latent").normal(self.family.latent, dtype=mean.dtype)
+        z, log_spread = self._posterior(x, condition)
+        if rows is not None:
+            z = z + log_spread.exp() * rows.fork("latent").normal(self.numbers, dtype=z.dtype)
+        return z.reshape(-1, *self.shape)
 
     def decode(self, z: Tensor, condition: Condition) -> Tensor:
-        """(B, latent) to the centre (B, *event) of the decoder's distribution."""
-        return self.observation.centre(self._said(z, condition))
+        """(B, *latent) to the centre (B, *event) of the decoder's distribution."""
+        return self.observation.centre(self._said(z.flatten(1), condition))
 
     def latent(self) -> Real:
-        return Real((self.family.latent,))
+        return Real(self.shape)
 
     def log_weight(self, x: Tensor, z: Tensor, condition: Condition) -> Tensor:
+        z = z.flatten(1)
         mean, log_spread = self._posterior(x, condition)
         noise = (z - mean) * (-log_spread).exp()
         log_q = -(0.5 * noise.square() + log_spread + 0.5 * math.log(2 * math.pi)).sum(-1)
         return self.observation.log_prob(self._said(z, condition), x) - log_q
 
     def _posterior(self, x: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
-        """Mean and logarithm of the spread of q(z | x, c), each (B, latent)."""
+        """Mean and logarithm of the spread of q(z | x, c), each (B, numbers): a grid is read channel by channel."""
         h = self.observation.read(x)
         vector = self.condition(condition, h)
         out = self.encoder(h.reshape(-1, *self.space.shape) if self.picture else h, vector)
-        mean, log_spread = _wide(out).chunk(2, dim=-1)
+        mean, log_spread = _wide(out.flatten(1)).chunk(2, dim=-1)
         log_spread = 6.0 * torch.tanh(log_spread / 6.0)  # keeps a first wild step finite
         centre, log_size = self._region(vector)
         return (mean - centre) * (-log_size).exp(), log_spread - log_size
@@ -269,12 +297,22 @@ class VAEEngine(nn.Module, Learns, Samples, Scores, Encodes, Decodes, Weighs):
         """What the decoder says about the item: (B, outputs)."""
         vector = self.condition(condition, z)
         centre, log_size = self._region(vector)
-        return _wide(self.decoder(centre + log_size.exp() * z, vector).flatten(1))
+        z = (centre + log_size.exp() * z).reshape(-1, *self.shape)
+        return _wide(self.decoder(z, vector).flatten(1))
 
     def _region(self, vector: Tensor) -> tuple[Tensor, Tensor]:
-        """Centre and logarithm of the spread of the condition's region, each (B, latent)."""
+        """Centre and logarithm of the spread of the condition's region, each (B, numbers)."""
         centre, log_size = _wide(self.region(vector)).chunk(2, dim=-1)
         return centre, 3.0 * torch.tanh(log_size / 3.0)
+
+
+def observation_of(space: Space) -> GridObservation | GaussianObservation | FieldsObservation:
+    """What a decoder says about items of this space."""
+    if isinstance(space, Mixed):
+        return FieldsObservation(space)
+    if isinstance(space, Real):
+        return GaussianObservation(space) if space.levels is None else GridObservation(space)
+    raise BadInput(f"the space is {space}", accepted="Real, Mixed")
 
 
 class GridObservation(nn.Module):

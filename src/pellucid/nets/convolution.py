@@ -4,6 +4,9 @@ Both are pyramids of residual blocks: each stage halves (or doubles) the sides a
 until the smaller side is below 8. Pictures enter and leave through 2x2 blocks of pixels, which costs a quarter of the
 arithmetic: on 8x8 digits that bought twice the steps, and better samples, in the same time. Sides that do not divide
 are padded on the way in and cropped on the way out.
+
+With `squeeze` the pyramid stops where so many pixels a side share one place, and a map (B, channels, h, w) stands in
+the middle instead of a vector: latents of that kind can be modelled by nets for pictures.
 """
 
 from __future__ import annotations
@@ -11,9 +14,12 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 
+from einops import rearrange
 from torch import Tensor, nn
 
-__all__ = ["ConvBlock", "ConvDecoder", "ConvEncoder"]
+__all__ = ["ConvBlock", "ConvDecoder", "ConvEncoder", "map_size", "refused_grid"]
+
+COARSEST = 16  # pixels a side that one place of a map may stand for
 
 
 class ConvBlock(nn.Module):
@@ -50,11 +56,12 @@ class ConvBlock(nn.Module):
 
 
 class ConvEncoder(nn.Module):
-    """Pictures (B, C, H, W) and an optional vector (B, steer) to (B, outputs).
+    """Pictures (B, C, H, W) and an optional vector (B, steer) to (B, outputs), or with `squeeze` (B, outputs, h, w).
 
     Args:
         shape: (C, H, W). width: channels of the first stage, doubled from stage to stage up to four times.
         depth: residual blocks a stage. steer, norm: see `ConvBlock`.
+        squeeze: a power of two, pixels along each side of the square that becomes one place of the map; None: a vector.
     """
 
     def __init__(
@@ -66,9 +73,10 @@ class ConvEncoder(nn.Module):
         depth: int = 1,
         steer: int = 0,
         norm: bool = True,
+        squeeze: int | None = None,
     ) -> None:
         super().__init__()
-        self.plan = _Plan(shape, width)
+        self.plan = _Plan(shape, width, squeeze)
         channels = self.plan.channels
         self.first = nn.Conv2d(shape[0] * self.plan.stem**2, channels[0], 3, padding=1)
         self.depth = depth
@@ -76,23 +84,29 @@ class ConvEncoder(nn.Module):
         self.down = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in pairwise(channels))
         self.norm = _norm(channels[-1]) if norm else nn.Identity()
         self.act: nn.Module = nn.SiLU() if norm else nn.LeakyReLU(0.2)
-        self.last = nn.Linear(channels[-1] * math.prod(self.plan.smallest), outputs)
+        self.last: nn.Module = (
+            nn.Linear(channels[-1] * math.prod(self.plan.smallest), outputs)
+            if squeeze is None
+            else nn.Conv2d(channels[-1], outputs, 1)
+        )
 
     def forward(self, x: Tensor, vector: Tensor | None = None) -> Tensor:
-        h = self.first(nn.functional.pixel_unshuffle(self.plan.pad(x), self.plan.stem))
+        stem = self.plan.stem
+        h = self.first(rearrange(self.plan.pad(x), "b c (h s) (w t) -> b (c s t) h w", s=stem, t=stem))
         for index, block in enumerate(self.blocks):
             stage, start = divmod(index, self.depth)
             h = self.down[stage - 1](h) if stage and start == 0 else h
             h = block(h, vector)
-        out: Tensor = self.last(self.act(self.norm(h)).flatten(1))
+        h = self.act(self.norm(h))
+        out: Tensor = self.last(h.flatten(1) if isinstance(self.last, nn.Linear) else h)
         return out
 
 
 class ConvDecoder(nn.Module):
-    """Vectors (B, inputs) and an optional steering vector (B, steer) to pictures (B, C, H, W).
+    """Vectors (B, inputs), with `squeeze` maps (B, inputs, h, w), and an optional vector (B, steer) to (B, C, H, W).
 
     Args:
-        shape: (C, H, W) of the output. width, depth, steer, norm: see `ConvEncoder`, whose mirror this is.
+        shape: (C, H, W) of the output. width, depth, steer, norm, squeeze: see `ConvEncoder`, whose mirror this is.
     """
 
     def __init__(
@@ -104,11 +118,16 @@ class ConvDecoder(nn.Module):
         depth: int = 1,
         steer: int = 0,
         norm: bool = True,
+        squeeze: int | None = None,
     ) -> None:
         super().__init__()
-        self.plan = _Plan(shape, width)
+        self.plan = _Plan(shape, width, squeeze)
         channels = self.plan.channels[::-1]
-        self.first = nn.Linear(inputs, channels[0] * math.prod(self.plan.smallest))
+        self.first: nn.Module = (
+            nn.Linear(inputs, channels[0] * math.prod(self.plan.smallest))
+            if squeeze is None
+            else nn.Conv2d(inputs, channels[0], 3, padding=1)
+        )
         self.depth = depth
         self.blocks = nn.ModuleList(ConvBlock(c, steer, norm=norm) for c in channels for _ in range(depth))
         self.up = nn.ModuleList(nn.Conv2d(a, b, 1) for a, b in pairwise(channels))
@@ -129,14 +148,37 @@ class ConvDecoder(nn.Module):
         return h[..., : self.plan.shape[-2], : self.plan.shape[-1]]
 
 
+def map_size(shape: tuple[int, ...], squeeze: int) -> tuple[int, int]:
+    """(h, w) of the map in the middle for pictures (C, H, W).
+
+    >>> map_size((1, 28, 30), 4)
+    (7, 8)
+    """
+    return -(-shape[-2] // squeeze), -(-shape[-1] // squeeze)
+
+
+def refused_grid(grid: int | None) -> str:
+    """What is wrong with so many pixels a side for one place of a map; empty if nothing is.
+
+    >>> refused_grid(4), refused_grid(None), refused_grid(6)
+    ('', '', 'a power of two from 1 to 16, or None')
+    """
+    fits = grid is None or grid in [2**k for k in range(COARSEST.bit_length())]
+    return "" if fits else f"a power of two from 1 to {COARSEST}, or None"
+
+
 class _Plan:
     """Sides and channels of the pyramid: `stem` pixels a side enter as one, then one entry of `channels` a stage."""
 
-    def __init__(self, shape: tuple[int, ...], width: int) -> None:
+    def __init__(self, shape: tuple[int, ...], width: int, squeeze: int | None = None) -> None:
         self.shape = shape
         height, wide = shape[-2:]
-        self.stem = 2 if min(height, wide) >= 8 else 1
-        halvings = max(0, math.floor(math.log2(min(height, wide) / self.stem / 4)))
+        if squeeze is None:
+            self.stem = 2 if min(height, wide) >= 8 else 1
+            halvings = max(0, math.floor(math.log2(min(height, wide) / self.stem / 4)))
+        else:
+            self.stem = min(2, squeeze)
+            halvings = round(math.log2(squeeze // self.stem))
         multiple = self.stem * 2**halvings
         self.padding = (-height % multiple, -wide % multiple)
         self.smallest = ((height + self.padding[0]) // multiple, (wide + self.padding[1]) // multiple)
