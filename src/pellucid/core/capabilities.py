@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from pellucid.core.batch import Batch, Condition
 from pellucid.core.rows import Rows
-from pellucid.core.space import Real, Space
+from pellucid.core.space import Real, Space, Tokens
 from pellucid.core.trace import Trace
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "Part",
     "Predicts",
     "Prepares",
+    "Quantises",
     "Refusal",
     "Samples",
     "Scores",
@@ -234,6 +235,26 @@ class Weighs(abc.ABC):
         """(B,) log p(x | z) - log q(z | x) for x (B, *event) and z (B, *latent)."""
 
 
+class Quantises(abc.ABC):
+    """Writes an item in a few symbols and rebuilds it from them: a model of symbols works through it."""
+
+    @abc.abstractmethod
+    def symbols(self) -> Tokens:
+        """Space of the symbols."""
+
+    @abc.abstractmethod
+    def quantise(self, x: Tensor) -> Tensor:
+        """(B, *event) to symbols (B, T) int64, a function of the item alone."""
+
+    @abc.abstractmethod
+    def rebuild(self, codes: Tensor) -> Tensor:
+        """(B, T) to the typical item (B, *event) of these symbols."""
+
+    @abc.abstractmethod
+    def log_rebuilt(self, x: Tensor, codes: Tensor) -> Tensor:
+        """(B,) log p(x | codes), so that log p(x) >= log P(quantise(x)) + log p(x | quantise(x))."""
+
+
 class Denoises(abc.ABC):
     """Predicts clean data from noisy data, in Real spaces, always in the scale x_t = data + sigma * noise.
 
@@ -291,7 +312,21 @@ class Attends(abc.ABC):
 
 CAPABILITIES: dict[str, type] = {
     c.__name__: c
-    for c in (Learns, Prepares, Counts, Samples, Scores, Encodes, Decodes, Weighs, Denoises, Predicts, Unmasks, Attends)
+    for c in (
+        Learns,
+        Prepares,
+        Counts,
+        Samples,
+        Scores,
+        Encodes,
+        Decodes,
+        Weighs,
+        Quantises,
+        Denoises,
+        Predicts,
+        Unmasks,
+        Attends,
+    )
 }
 
 

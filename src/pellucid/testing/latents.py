@@ -6,11 +6,12 @@ import torch
 from torch import Tensor
 
 from pellucid.core.batch import Condition
-from pellucid.core.capabilities import Decodes, Denoises, Encodes, Samples, Scores, Weighs
+from pellucid.core.capabilities import Decodes, Denoises, Encodes, Quantises, Samples, Scores, Weighs
 from pellucid.core.space import Real
 from pellucid.solvers.denoiser import at_condition
 from pellucid.solvers.euler import euler
 from pellucid.solvers.heun import heun
+from pellucid.testing.sampling import valid
 from pellucid.testing.subject import Law, Subject, agree, largest_gap, require
 
 __all__ = ["LAWS"]
@@ -85,6 +86,22 @@ def weights_are_one_a_row(subject: Subject) -> None:
     require(whole.isfinite().all(), "a weight is not finite")
     gap = largest_gap(alone, whole[:1])
     require(gap <= 1e-3, f"a row's weight moved by {gap:.1e} of its size with the batch")
+
+
+def symbols_stand_for_items(subject: Subject) -> None:
+    """`quantise` gives symbols (B, T) of `symbols()` row by row, and `rebuild` what decoding the same item gives."""
+    engine, batch = subject.engine, subject.batch
+    assert isinstance(engine, Quantises)
+    with torch.no_grad():
+        codes = engine.quantise(batch.x)
+        valid(engine.symbols(), codes, "a symbol")
+        require(codes.shape == (len(batch), engine.symbols().length), f"shape {tuple(codes.shape)}")
+        require(torch.equal(engine.quantise(batch.x[:1]), codes[:1]), "a row alone has other symbols")
+        require(engine.rebuild(codes[:0]).shape == (0, *subject.space.shape), "no symbols did not give no events")
+        weight = engine.log_rebuilt(batch.x, codes)
+        share = agree(subject.space, engine.rebuild(codes), decoded(subject, encoded(subject, len(batch), False)), 1e-3)
+    require(weight.shape == (len(batch),) and weight.isfinite().all(), f"log p(x | codes) is {weight.tolist()}")
+    require(share == 1.0, "rebuilt from symbols an item is not what its latent decodes to")
 
 
 def noise_levels_fall(subject: Subject) -> None:
@@ -192,6 +209,7 @@ LAWS: tuple[Law, ...] = (
     Law(both_ways_share_a_latent_space, (Encodes, Decodes)),
     Law(an_exact_map_is_undone, (Encodes, Decodes, Scores)),
     Law(weights_are_one_a_row, (Encodes, Weighs)),
+    Law(symbols_stand_for_items, (Quantises, Encodes, Decodes)),
     Law(noise_levels_fall, (Denoises, Samples)),
     Law(denoising_gives_events, (Denoises, Samples)),
     Law(denoising_without_noise_changes_little, (Denoises, Samples)),
