@@ -5,18 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from pellucid.catalog import BRIDGES, bridge_class, families, family_class
-from pellucid.core.capabilities import Decodes, Encodes, Family
+from pellucid.core.capabilities import Decodes, Encodes, Family, Quantises
 from pellucid.core.codec import Bridge, Chain, Codec, Identity
 from pellucid.core.errors import BadInput, MissingCapability
+from pellucid.core.rows import Rows
 from pellucid.core.settings import to_plain
 from pellucid.core.space import Space, space_to_plain
-from pellucid.domains.bridges.latent import LatentBridge
+from pellucid.domains.bridges.latent import LatentBridge, SymbolBridge
 from pellucid.model import Fitted
 
 __all__ = ["bridge_for", "latent_way", "through_recipe"]
+
+SOME = 1000  # items on which a latent space is measured
 
 
 def bridge_for(family: Family, space: Space, conditions: Mapping[str, Space], x: Tensor) -> Bridge:
@@ -56,8 +60,12 @@ def _way(family: Family, space: Space, conditions: Mapping[str, Space], x: Tenso
     return list(dict.fromkeys(reasons))
 
 
-def latent_way(family: Family, codec: Codec[Any], through: Fitted) -> Bridge:
-    """From the codec's space to the latent vectors of another model."""
+def latent_way(family: Family, codec: Codec[Any], through: Fitted, x: Tensor) -> Bridge:
+    """From the codec's space to the latent vectors of another model, or to the symbols in which it writes items.
+
+    Args:
+        x: (N, *event) in the codec's space, on which a latent grid is measured.
+    """
     if not (isinstance(through.engine, Encodes) and isinstance(through.engine, Decodes)):
         raise MissingCapability(
             f"'{through.name}' cannot carry another model",
@@ -66,8 +74,13 @@ def latent_way(family: Family, codec: Codec[Any], through: Fitted) -> Bridge:
         )
     if through.family is None:
         raise BadInput(f"'{through.name}' is an adopted model, which cannot carry another", accepted="a fitted model")
-    latent = LatentBridge(through.engine, through.bridge.target)
+    some = x[:: max(1, len(x) // SOME)]
+    seen = through.bridge.there(some, Rows(0, torch.arange(len(some))).fork("measure"))
+    latent: Bridge = LatentBridge.measured(through.engine, through.bridge.target, seen)
     refusal = family.accepts(latent.target, codec.conditions)
+    if refusal is not None and isinstance(through.engine, Quantises):
+        latent = SymbolBridge(through.engine, through.bridge.target)
+        refusal = family.accepts(latent.target, codec.conditions)
     if refusal is not None:
         raise BadInput(
             f"family '{family.name}' cannot take the latent vectors of '{through.name}'",

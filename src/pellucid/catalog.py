@@ -33,6 +33,7 @@ FAMILIES: dict[str, str] = {
     "vae": "pellucid.families.vae:VAE",
     "gan": "pellucid.families.gan:GAN",
     "flow": "pellucid.families.realnvp:RealNVP",
+    "vq": "pellucid.families.vq:VQ",
     "autoregressive": "pellucid.families.autoregressive:Autoregressive",
     "diffusion": "pellucid.families.flow_matching:FlowMatching",
     "masked": "pellucid.families.masked:Masked",

@@ -136,7 +136,7 @@ def fit(
     if base is not None:
         bridge = base.bridge
     elif through is not None:
-        bridge = latent_way(chosen, codec, through)
+        bridge = latent_way(chosen, codec, through, learning.x)
     else:
         bridge = bridge_for(chosen, codec.space, codec.conditions, learning.x)
     settled = training or chosen.training(bridge.target, len(kept))
