@@ -18,9 +18,10 @@ from pellucid.core.capabilities import LogProb
 from pellucid.core.errors import BadInput
 from pellucid.core.report import Block
 from pellucid.core.rows import Rows
+from pellucid.core.run import Noticed
 from pellucid.core.space import Space, space_from_plain, space_to_plain
 
-__all__ = ["Bridge", "Chain", "Codec", "Domain", "Identity", "Measures"]
+__all__ = ["Bridge", "Chain", "Codec", "Domain", "Identity", "Measures", "Remarks"]
 
 Items = TypeVar("Items")
 
@@ -105,6 +106,14 @@ class Measures(abc.ABC):
     @abc.abstractmethod
     def dimensions(self) -> int:
         """How many numbers one item has: bits per dimension divide by it."""
+
+
+class Remarks(abc.ABC):
+    """A codec that takes some of a user's words only in part, and says so."""
+
+    @abc.abstractmethod
+    def remarks(self, where: Mapping[str, object]) -> tuple[Noticed, ...]:
+        """What is to be said about words that are taken all the same; a value may be a list, with one word a row."""
 
 
 class Domain(abc.ABC, Generic[Items]):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import zipfile
 import zlib
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,15 +17,25 @@ from numpy.typing import NDArray
 from pellucid.core.errors import BadInput, nearest
 from pellucid.core.run import Noticed
 
-__all__ = ["as_uint8", "check_bytes", "label_texts", "read_npy", "read_npz"]
+__all__ = ["Raw", "as_uint8", "check_bytes", "label_texts", "read_npy", "read_npz"]
 
 LARGEST_ARRAY = 8 * 2**30  # bytes of one array once inflated
+CAPTIONS = ("captions", "caption", "texts", "text")
 LABELS = ("labels", "label", "y", "targets", "target", "classes")
 IMAGES = ("images", "train_images", "x_train", "x", "train_x", "image", "pixels", "data", "arr_0")
 
 
-def read_npz(path: Path, target: str | None) -> tuple[NDArray[np.generic], tuple[str, ...] | None, list[Noticed]]:
-    """The array of pictures of an .npz file, its labels where an array of them is found, and what was noticed."""
+class Raw(NamedTuple):
+    """Pictures as an array, the label and the caption of each where there are any, and what was noticed."""
+
+    array: NDArray[np.generic]
+    labels: tuple[str, ...] | None
+    captions: tuple[str, ...] | None
+    said: list[Noticed]
+
+
+def read_npz(path: Path, target: str | None) -> Raw:
+    """The array of pictures of an .npz file, with labels and captions where arrays of them are found."""
     damaged = BadInput(f"'{path.name}' is not an .npz file, or is damaged", accepted="what numpy.savez writes")
     try:
         with zipfile.ZipFile(path) as archive:
@@ -45,7 +55,8 @@ def read_npz(path: Path, target: str | None) -> tuple[NDArray[np.generic], tuple
         raise BadInput(f"'{path.name}' has no array '{target}'", accepted=listing, next=nearest(target, headers))
     swaps = (name.replace("images", "labels"), name.replace("x", "y"), name.replace("X", "y"), *LABELS)
     label = target or next((s for s in swaps if s != name and s in headers), None)
-    for wanted in filter(None, (name, label)):
+    caption = next((c for c in CAPTIONS if c in headers and c != label and headers[c][1].kind in "USO"), None)
+    for wanted in filter(None, (name, label, caption)):
         shape, dtype = headers[wanted]
         if dtype.hasobject:
             raise _pickled(path, wanted)
@@ -53,6 +64,7 @@ def read_npz(path: Path, target: str | None) -> tuple[NDArray[np.generic], tuple
     try:
         with np.load(path, allow_pickle=False) as archive:
             raw, found = archive[name], archive[label] if label else None
+            sentences = archive[caption] if caption else None
     except (zipfile.BadZipFile, zlib.error, OSError, ValueError, EOFError) as error:
         raise damaged from error
     text = f"{len(raw):,} pictures from the array '{name}'" + (f", labels from '{label}'" if label else ", no labels")
@@ -60,18 +72,20 @@ def read_npz(path: Path, target: str | None) -> tuple[NDArray[np.generic], tuple
     unused = [n for n in images if n != name]
     if unused:
         said.append(Noticed(topic="ignored", text=f"not read: {', '.join(unused)}", count=len(unused)))
-    return raw, None if found is None else label_texts(found, label or "", len(raw)), said
+    labels = None if found is None else label_texts(found, label or "", len(raw))
+    captions = None if sentences is None else label_texts(sentences, caption or "", len(raw), "captions")
+    return Raw(raw, labels, captions, said)
 
 
-def read_npy(path: Path) -> tuple[NDArray[np.generic], None, list[Noticed]]:
-    """The one array of an .npy file, without labels and without notices."""
+def read_npy(path: Path) -> Raw:
+    """The one array of an .npy file, without labels, captions and notices."""
     try:
         with path.open("rb") as file:
             shape, dtype = _header(file)
         if dtype.hasobject:
             raise _pickled(path, path.stem)
         check_bytes(path, int(np.prod(shape, dtype=object)) * dtype.itemsize)
-        return np.load(path, allow_pickle=False), None, []
+        return Raw(np.load(path, allow_pickle=False), None, None, [])
     except (OSError, ValueError, EOFError) as error:
         if isinstance(error, BadInput):
             raise
@@ -109,13 +123,13 @@ def check_bytes(path: Path, size: int) -> None:
         )
 
 
-def label_texts(values: NDArray[np.generic], name: str, count: int) -> tuple[str, ...]:
-    """Labels as text, one for each picture; whole numbers lose their point, so that 3.0 is the class "3"."""
+def label_texts(values: NDArray[np.generic], name: str, count: int, what: str = "labels") -> tuple[str, ...]:
+    """Labels (or captions) as text, one a picture; whole numbers lose their point, so that 3.0 is the class "3"."""
     values = values[:, 0] if values.ndim == 2 and values.shape[1] == 1 else values
     if values.shape != (count,):
         raise BadInput(
-            f"the labels '{name}' have shape {values.shape} for {count:,} pictures",
-            accepted=f"one label each: ({count},)",
+            f"the {what} '{name}' have shape {values.shape} for {count:,} pictures",
+            accepted=f"one for each: ({count},)",
             next="Rows of zeros and one 1 become labels with array.argmax(1)" if values.ndim == 2 else "",
         )
     if values.dtype.kind == "f" and (values == np.round(values.astype(np.float64))).all():

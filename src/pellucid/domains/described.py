@@ -50,6 +50,7 @@ class DataReport(report.Report):
     conflicting: pictures whose equals have another label.
     ignored: columns that only number the rows, left out when rows are compared.
     samples: (n, H, W) or (n, H, W, 3) uint8, a spread over the set, with `captions`.
+    captioned: pictures that have a caption.
     """
 
     kind: str
@@ -69,6 +70,7 @@ class DataReport(report.Report):
     notices: tuple[Noticed, ...] = ()
     samples: NDArray[np.uint8] | None = None
     captions: tuple[str, ...] = ()
+    captioned: int = 0
 
     @property
     def title(self) -> str:
@@ -118,7 +120,8 @@ class DataReport(report.Report):
             height, width, channels = self.shape
             colour = "grey" if channels == 1 else "colour"
             classes = f" in **{len(self.classes)} classes**" if self.classes else ", without classes"
-            return f"**{self.count:,} {colour} pictures** of {width} x {height} pixels{classes}."
+            captions = f", **{self.captioned:,} with a caption**" if self.captioned else ""
+            return f"**{self.count:,} {colour} pictures** of {width} x {height} pixels{classes}{captions}."
         kinds = Counter(column.kind for column in self.columns)
         listed = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
         cells = self.count * len(self.columns)
@@ -183,7 +186,8 @@ def _describe_pictures(data: Pictures) -> DataReport:
         conflicting=sum(len(labels_of[key]) > 1 for key in keys),
         notices=data.notices,
         samples=look.shown(),
-        captions=look.labels or (),
+        captioned=sum(bool(caption) for caption in data.captions or ()),
+        captions=look.under(),
     )
 
 

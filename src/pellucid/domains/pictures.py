@@ -23,6 +23,8 @@ from PIL import Image, ImageOps
 from pellucid.core.errors import BadInput, nearest
 from pellucid.core.run import Noticed
 from pellucid.domains.arrays import as_uint8, label_texts, read_npy, read_npz
+from pellucid.domains.caption_files import find_captions, without_words
+from pellucid.domains.captions import caption_notices
 from pellucid.domains.idx import IDX, choose_idx, read_idx_pair
 from pellucid.domains.picture_file import LARGEST_SIDE, Colour, Mode, Pixels, Seen, decode, is_picture, sized
 
@@ -42,6 +44,7 @@ class Pictures:
 
     pixels: (N, H, W, C) uint8, C is 1 (grey) or 3 (RGB); values run from 0 to levels - 1.
     labels: N class names, or None when the pictures have no classes.
+    captions: N sentences ("" where a picture has none), or None when no picture has one.
     levels: number of values a pixel can take (256; 17 for scikit-learn's digits).
     names: the file of each picture, or None when they came as an array.
     notices: what was inferred, converted or skipped while reading.
@@ -54,6 +57,7 @@ class Pictures:
 
     pixels: Pixels
     labels: tuple[str, ...] | None = None
+    captions: tuple[str, ...] | None = None
     levels: int = 256
     names: tuple[str, ...] | None = None
     notices: tuple[Noticed, ...] = ()
@@ -66,7 +70,7 @@ class Pictures:
                 f"pixels are {self.pixels.dtype} of shape {shape}",
                 accepted="uint8 of shape (N, H, W, 1) or (N, H, W, 3)",
             )
-        for name in ("labels", "names"):
+        for name in ("labels", "captions", "names"):
             values = getattr(self, name)
             if values is not None and len(values) != shape[0]:
                 raise BadInput(f"there are {len(values)} {name} for {shape[0]} pictures", accepted="one for each")
@@ -81,6 +85,7 @@ class Pictures:
             self,
             pixels=self.pixels[at],
             labels=None if self.labels is None else tuple(self.labels[i] for i in at),
+            captions=None if self.captions is None else tuple(self.captions[i] for i in at),
             names=None if self.names is None else tuple(self.names[i] for i in at),
         )
 
@@ -102,12 +107,22 @@ class Pictures:
         return tuple(sorted(found))
 
     def fingerprint(self) -> str:
-        """sha256 over shape, levels, pixels and labels: equal for equal data, wherever it was read from."""
+        """sha256 over shape, levels, pixels, labels and captions: equal for equal data, wherever it was read from."""
         digest = hashlib.sha256(f"{self.pixels.shape} {self.pixels.dtype} {self.levels}".encode())
         digest.update(np.ascontiguousarray(self.pixels).data)
         for label in self.labels or ():
             digest.update(f"{len(label)}:{label}".encode())
+        for caption in self.captions or ():
+            digest.update(f"caption {len(caption)}:{caption}".encode())
         return digest.hexdigest()
+
+    def under(self) -> tuple[str, ...]:
+        """What to write under each picture: its caption, else its class; empty when there are neither."""
+        if self.captions is None:
+            return self.labels or ()
+        return tuple(
+            caption or label for caption, label in zip(self.captions, self.labels or self.captions, strict=True)
+        )
 
 
 def read_pictures(
@@ -119,6 +134,9 @@ def read_pictures(
     limit: int | None = None,
 ) -> Pictures:
     """Pictures from a folder (subfolders are classes), an `.npz` or `.npy` file, or MNIST's idx files.
+
+    Captions are `.txt` files beside the pictures, a `metadata.csv` or `captions.csv` with the columns `file_name` and
+    `text`, or the array `captions` of an `.npz`.
 
     Args:
         size: side of a square, or (height, width); None keeps equal pictures up to 64 and chooses a size otherwise.
@@ -138,8 +156,8 @@ def read_pictures(
     if not path.exists():
         raise BadInput(f"there is nothing at '{path.name}'", accepted="a folder, .npz, .npy or idx file")
     if path.suffix.lower() in (".npz", ".npy") and path.is_file():
-        raw, labels, said = read_npz(path, target) if path.suffix.lower() == ".npz" else read_npy(path)
-        return _from_array(raw, labels, height_width, colour, limit, said, path.name)
+        raw, labels, captions, said = read_npz(path, target) if path.suffix.lower() == ".npz" else read_npy(path)
+        return _from_array(raw, labels, height_width, colour, limit, said, path.name, captions)
     if target is not None:
         raise BadInput(
             f"target is '{target}' but '{path.name}' is not an .npz file",
@@ -161,6 +179,7 @@ def pictures_from_array(
     array: NDArray[np.generic],
     labels: Sequence[object] | None = None,
     *,
+    captions: Sequence[str] | None = None,
     size: Size = None,
     colour: Colour = "auto",
     limit: int | None = None,
@@ -168,7 +187,8 @@ def pictures_from_array(
 ) -> Pictures:
     """Pictures from an array (N, H, W) or (N, H, W, C): uint8, or floats from 0 to 1 or from 0 to 255."""
     texts = None if labels is None else label_texts(np.asarray(labels), "labels", len(array))
-    return _from_array(np.asarray(array), texts, _checked_size(size), colour, limit, [], source)
+    said = None if captions is None else label_texts(np.asarray(captions), "captions", len(array), "captions")
+    return _from_array(np.asarray(array), texts, _checked_size(size), colour, limit, [], source, said)
 
 
 def spread(count: int, limit: int | None) -> NDArray[np.int64]:
@@ -199,6 +219,8 @@ def _read_folder(root: Path, size: tuple[int, int] | None, colour: Colour, limit
     said = [] if not linked else [_say("links", f"{_n(linked, 'symbolic link')} not followed", linked)]
     named = [f for f in files if f.lower().endswith(SUFFIXES) or is_picture(root / f)]
     others = sorted(set(files) - set(named))
+    captions, used, written = find_captions(root, named, others)
+    others = [f for f in others if f not in used]
     if others:
         kinds = Counter(Path(f).suffix.lower() or Path(f).name for f in others).most_common(4)
         text = f"{_n(len(others), 'file')} ignored that are not PNG, JPEG or WebP: {_counts(kinds)}"
@@ -224,6 +246,9 @@ def _read_folder(root: Path, size: tuple[int, int] | None, colour: Colour, limit
     good = [s for s in seen if s.pixels is not None]
     said += _folder_notices(good, shape)
     labels = _folder_labels(list(pixels_of), said)
+    texts = tuple(captions.get(file, "") for file in pixels_of) if any(captions.values()) else None
+    if texts is not None:
+        said += [*caption_notices(texts, written), *without_words(list(pixels_of), captions)]
     arrays = list(pixels_of.values())
     rgb = colour == "rgb" or any(a.ndim == 3 for a in arrays)
     pixels = np.empty((len(arrays), *shape, 3 if rgb else 1), np.uint8)
@@ -231,7 +256,14 @@ def _read_folder(root: Path, size: tuple[int, int] | None, colour: Colour, limit
         pixels[i] = one if one.ndim == 3 else one[..., None]
     said += _grey_notices(good, rgb) if colour == "auto" else []
     source = root.resolve().name
-    return Pictures(pixels=pixels, labels=labels, names=tuple(pixels_of), notices=tuple(said), source=source)
+    return Pictures(
+        pixels=pixels,
+        labels=labels,
+        captions=texts,
+        names=tuple(pixels_of),
+        notices=tuple(said),
+        source=source,
+    )
 
 
 def _files(root: Path) -> tuple[list[str], int]:
@@ -325,6 +357,7 @@ def _from_array(
     limit: int | None,
     said: list[Noticed],
     source: str,
+    captions: tuple[str, ...] | None = None,
 ) -> Pictures:
     if raw.ndim < 3 or not len(raw):
         raise BadInput(
@@ -345,6 +378,7 @@ def _from_array(
     if len(at) < len(raw):
         said.append(_say("limit", f"{len(at):,} of {len(raw):,} pictures read, evenly spread", len(at)))
         raw, labels = raw[at], None if labels is None else tuple(labels[i] for i in at)
+        captions = None if captions is None else tuple(captions[i] for i in at)
     pixels = as_uint8(raw, source, said)
     if pixels.shape[3] == 4:
         alpha = pixels[..., 3:].astype(np.uint16)
@@ -362,7 +396,11 @@ def _from_array(
         said.append(_resized(Counter({found: len(pixels)}), shape))
     if colour == "rgb" and pixels.shape[3] == 1:
         pixels = np.repeat(pixels, 3, axis=3)
-    return Pictures(pixels=np.ascontiguousarray(pixels), labels=labels, notices=tuple(said), source=source)
+    captions = captions if captions is not None and any(caption.strip() for caption in captions) else None
+    said += [] if captions is None else caption_notices(captions, "the array")
+    return Pictures(
+        pixels=np.ascontiguousarray(pixels), labels=labels, captions=captions, notices=tuple(said), source=source
+    )
 
 
 def _refit(one: Pixels, shape: tuple[int, int], to_grey: bool) -> Pixels:

@@ -19,15 +19,20 @@ from pellucid.core.run import Noticed
 from pellucid.domains.frames import ArrowStream, TableData, TableSource, read_table
 from pellucid.domains.idx import IDX
 from pellucid.domains.pictures import SUFFIXES, Colour, Pictures, Size, pictures_from_array, read_pictures
+from pellucid.domains.teaching.shapes import shapes
 
-__all__ = ["DataSource", "ReadKind", "read", "require_items"]
+__all__ = ["NAMED", "DataSource", "ReadKind", "read", "require_items"]
 
 ReadKind = Literal["auto", "images", "table"]
 DataSource: TypeAlias = "TableSource | NDArray[np.generic] | Pictures | TableData"
 
 TABLES = (".csv", ".tsv", ".tab", ".parquet", ".pq")
 ARRAYS = (".npz", ".npy")
-ACCEPTED = "a folder of pictures, .npz, .npy, idx files, .csv, .tsv, .parquet, a data frame, an array, or 'digits'"
+NAMED = {"digits": "scikit-learn's handwritten digits", "shapes": "generated pictures of shapes with captions"}
+ACCEPTED = "a folder of pictures, .npz, .npy, idx files, .csv, .tsv, .parquet, a data frame, an array, " + " or ".join(
+    f"'{name}'" for name in NAMED
+)
+SHAPES = 4000  # pictures, when no limit says otherwise
 FEWEST = 10  # of which one, a tenth, can be held out
 
 
@@ -41,7 +46,9 @@ def read(
     kinds: Mapping[str, str] | None = None,
     limit: int | None = None,
 ) -> Pictures | TableData:
-    """Pictures or a table from a path, a data frame, an array, or "digits" (scikit-learn's 1,797 handwritten digits).
+    """Pictures or a table from a path, a data frame, an array, or a name.
+
+    "digits" are scikit-learn's 1,797 handwritten digits, "shapes" generated coloured shapes with a caption each.
 
     Args:
         kind: "images" or "table" replaces the inference.
@@ -63,10 +70,10 @@ def read(
         raise BadInput(
             f"kind is {kind!r}", accepted="auto, images, table", next=nearest(str(kind), ("images", "table"))
         )
-    if isinstance(source, str) and source == "digits" and kind != "table":
-        found, why = "images", "'digits' names scikit-learn's handwritten digits"
+    if isinstance(source, str) and source in NAMED and kind != "table":
+        found, why = "images", f"'{source}' names {NAMED[source]}"
         if Path(source).exists():
-            why += " (./digits is the one in this folder)"
+            why += f" (./{source} is the one in this folder)"
     elif isinstance(source, (str, os.PathLike)):
         found, why = _kind_of_path(Path(source), kind)
     else:
@@ -82,9 +89,9 @@ def read(
     elif isinstance(source, np.ndarray):
         _no_target(target, "an array")
         data = pictures_from_array(source, size=size, colour=colour, limit=limit)
-    elif source == "digits":
-        _no_target(target, "'digits'")
-        data = _digits(size, colour, limit)
+    elif isinstance(source, str) and source in NAMED:
+        _no_target(target, f"'{source}'")
+        data = _digits(size, colour, limit) if source == "digits" else _shapes(size, colour, limit)
     else:
         assert isinstance(source, (str, os.PathLike))
         data = read_pictures(source, size=size, colour=colour, target=target, limit=limit)
@@ -218,3 +225,12 @@ def _digits(size: Size, colour: Colour, limit: int | None) -> Pictures:
     pixels = whole.shown() if shown else whole.pixels
     taken = pictures_from_array(pixels, labels, size=size, colour=colour, limit=limit, source="digits")
     return taken if shown else replace(taken, levels=17)
+
+
+def _shapes(size: Size, colour: Colour, limit: int | None) -> Pictures:
+    """Drawn at the size that is asked for."""
+    height, width = (size, size) if isinstance(size, int) or size is None else size
+    if height != width:
+        raise BadInput(f"size is {size} for 'shapes'", accepted="one side: shapes stand in squares")
+    made = shapes(SHAPES if limit is None else limit, size=32 if height is None else height).captioned()
+    return pictures_from_array(made.pixels, captions=made.captions, size=height, colour=colour, source="shapes")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import io
 import os
@@ -15,6 +16,7 @@ from PIL import Image
 
 from pellucid.core.bundle import disk_errors, write_atomic
 from pellucid.core.errors import BadInput, nearest
+from pellucid.domains.caption_files import CAPTION_TABLE, COLUMNS
 from pellucid.domains.frames import TableData
 from pellucid.domains.pictures import Pictures
 
@@ -45,9 +47,9 @@ def forms(kind: str) -> tuple[str, ...]:
 def write_items(items: Pictures | TableData, path: str | Path, *, force: bool = False) -> Path:
     """Write pictures as a folder of PNGs, `.npz` or one `.png` sheet, a table as CSV, TSV or Parquet.
 
-    A folder gets one subfolder a class when the pictures have labels. A text file looks like the one the table was
-    read from: decimals, formats of dates and marks for missing values; Parquet has the types the values had. Files
-    appear whole or not at all.
+    A folder gets one subfolder a class when the pictures have labels, and captions.csv when they have captions. A text
+    file looks like the one the table was read from: decimals, formats of dates and marks for missing values; Parquet has
+    the types the values had. Files appear whole or not at all.
 
     Raises:
         BadInput: the ending does not fit the kind, or the path exists and `force` is not set.
@@ -91,7 +93,10 @@ def check_target(path: Path, kind: str, *, force: bool) -> None:
         if path.is_dir() != (not ending):
             what, form = ("a folder", "a file") if path.is_dir() else ("a file", "a folder")
             raise BadInput(f"'{path}' is {what} and cannot be replaced by {form}", next="Choose another name.")
-        others = [p for p in sorted(path.rglob("*")) if p.is_symlink() or not (p.is_dir() or p.suffix == ".png")]
+        ours = (path / CAPTION_TABLE,)
+        others = [
+            p for p in sorted(path.rglob("*")) if p.is_symlink() or not (p.is_dir() or p.suffix == ".png" or p in ours)
+        ]
         if others:
             raise BadInput(
                 f"the folder '{path}' holds more than sample pictures: '{others[0].relative_to(path)}'",
@@ -120,6 +125,8 @@ def _write_pictures(items: Pictures, path: Path) -> None:
     arrays = {"images": shown}
     if items.labels is not None:
         arrays["labels"] = np.array(items.labels, dtype=np.str_)
+    if items.captions is not None:
+        arrays["captions"] = np.array(items.captions, dtype=np.str_)
     out = io.BytesIO()
     np.savez_compressed(out, **arrays)  # type: ignore[arg-type]
     write_atomic(path, out.getvalue())
@@ -134,10 +141,16 @@ def _write_folder(items: Pictures, path: Path) -> None:
         temp = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
         temp.chmod(0o755)
         try:
+            files = []
             for i, pixels in enumerate(items.shown()):
                 folder = temp if items.labels is None else temp / names[items.labels[i]]
                 folder.mkdir(exist_ok=True)
-                (folder / f"{i:0{digits}d}.png").write_bytes(_png(pixels))
+                file = folder / f"{i:0{digits}d}.png"
+                file.write_bytes(_png(pixels))
+                files.append(file.relative_to(temp).as_posix())
+            if items.captions is not None:
+                with (temp / CAPTION_TABLE).open("w", newline="", encoding="utf-8") as stream:
+                    csv.writer(stream).writerows([COLUMNS, *zip(files, items.captions, strict=True)])
             if path.exists():
                 old = temp.with_suffix(".old")
                 path.rename(old)

@@ -6,8 +6,8 @@ drawn as well.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from pellucid.core.errors import BadInput
 from pellucid.core.rows import Rows
 from pellucid.domains.pictures import Pictures
 
-__all__ = ["COLOURS", "FORMS", "Shapes", "Thing", "draw_things", "shapes"]
+__all__ = ["COLOURS", "FORMS", "Shapes", "Thing", "draw_things", "held_out_pairs", "shapes"]
 
 COLOURS = {
     "red": (214, 40, 40),
@@ -76,7 +76,7 @@ class Thing:
 class Shapes:
     """Pictures and the truth about them.
 
-    pictures: labelled by colour and form ("red circle"; "blue cross and red circle").
+    pictures: labelled by colour and form ("red circle"; "blue cross and red circle"), without captions.
     captions: N sentences.
     masks: (N, K, H, W) bool, the visible pixels of each thing; later things lie on top of earlier ones.
     things: N lists of K things, in the order they were drawn.
@@ -87,9 +87,18 @@ class Shapes:
     masks: NDArray[np.bool_] = field(repr=False)
     things: tuple[tuple[Thing, ...], ...] = field(repr=False)
 
+    def captioned(self) -> Pictures:
+        """The pictures with their captions instead of their labels, which a caption holds already."""
+        return replace(self.pictures, labels=None, captions=self.captions)
 
-def shapes(n: int = 2000, seed: int = 0, *, size: int = 32, things: int = 1) -> Shapes:
-    """n pictures of `things` shapes each; picture i depends on seed, `things` and i alone.
+
+def shapes(
+    n: int = 2000, seed: int = 0, *, size: int = 32, things: int = 1, without: Collection[tuple[str, str]] = ()
+) -> Shapes:
+    """n pictures of `things` shapes each; picture i depends on seed, `things`, `without` and i alone.
+
+    Args:
+        without: pairs of colour and form that are never drawn, such as ("red", "circle").
 
     >>> made = shapes(3, seed=1)
     >>> made.pictures.pixels.shape, made.masks.shape, len(made.captions)
@@ -97,9 +106,19 @@ def shapes(n: int = 2000, seed: int = 0, *, size: int = 32, things: int = 1) -> 
     """
     if n < 1 or not 1 <= things <= MOST_THINGS:
         raise BadInput(f"n is {n} and things is {things}", accepted=f"n of 1 or more, 1 to {MOST_THINGS} things")
+    allowed = [
+        (c, f) for c, colour in enumerate(COLOURS) for f, form in enumerate(FORMS) if (colour, form) not in without
+    ]
+    if strange := [pair for pair in without if pair[0] not in COLOURS or pair[1] not in FORMS]:
+        raise BadInput(f"without names {strange[0]}", accepted=f"({', '.join(COLOURS)}) with ({', '.join(FORMS)})")
+    if not allowed:
+        raise BadInput("without names all pairs of colour and form", accepted="at least one pair left to draw")
     rows = Rows(seed, torch.arange(n)).fork("shapes")
     forms = rows.fork("form").integers(len(FORMS), things).tolist()
     colours = rows.fork("colour").integers(len(COLOURS), things).tolist()
+    if without:
+        pairs = torch.tensor(allowed)[rows.fork("pair").integers(len(allowed), things)]  # (n, things, 2)
+        colours, forms = pairs[..., 0].tolist(), pairs[..., 1].tolist()
     sizes = rows.fork("size").integers(len(SIZES), things).tolist()
     places = rows.fork("place").uniform(things, 2, dtype=torch.float64).tolist()
     made = tuple(
@@ -111,6 +130,17 @@ def shapes(n: int = 2000, seed: int = 0, *, size: int = 32, things: int = 1) -> 
     captions = tuple(" and ".join(thing.words() for thing in group) for group in made)
     pictures = Pictures(pixels=pixels, labels=labels, source="shapes")
     return Shapes(pictures=pictures, captions=captions, masks=masks, things=made)
+
+
+def held_out_pairs(count: int = 4) -> tuple[tuple[str, str], ...]:
+    """Pairs of colour and form to leave out of training so that every colour and every form stays in it.
+
+    >>> held_out_pairs()
+    (('red', 'circle'), ('green', 'square'), ('blue', 'triangle'), ('yellow', 'cross'))
+    """
+    if not 1 <= count <= 4:
+        raise BadInput(f"count is {count}", accepted="1 to 4 pairs, each of another colour and another form")
+    return tuple(zip(COLOURS, FORMS, strict=True))[:count]
 
 
 def _thing(form: int, colour: int, size: int, u: float, v: float) -> Thing:
