@@ -24,6 +24,7 @@ FLOORS = {
     "catalog": 3,
     "model": 4,
     "bridging": 4.2,
+    "adapting": 4.3,
     "fitting": 4.5,
     "tasks": 5,
     "evaluate": 6,

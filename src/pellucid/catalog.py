@@ -1,6 +1,7 @@
 """The one table from names to classes. Nothing else in the project imports by name.
 
-Other packages add families through the entry-point group "pellucid.families".
+Other packages add families through the entry-point group "pellucid.families", objectives through
+"pellucid.objectives".
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 from pellucid.core.errors import BadInput, fault, nearest
 
 if TYPE_CHECKING:
-    from pellucid.core.capabilities import Family
+    from pellucid.core.capabilities import Family, Objective
     from pellucid.core.codec import Bridge, Codec, Domain
 
 __all__ = [
@@ -21,11 +22,15 @@ __all__ = [
     "CODECS",
     "DOMAINS",
     "FAMILIES",
+    "OBJECTIVES",
     "bridge_class",
     "codec_class",
     "domain_class",
     "families",
     "family_class",
+    "objective_class",
+    "objective_name",
+    "objectives",
     "resolve",
 ]
 
@@ -62,6 +67,9 @@ BRIDGES: dict[str, str] = {
 }
 """Bridges in order of preference when a family does not take a space as it is."""
 
+OBJECTIVES: dict[str, str] = {}
+"""name -> "module:Class" of each objective that replaces an engine's own turns; frozen settings, as families are."""
+
 
 def resolve(target: str) -> type:
     """The class that a "module:Class" string names."""
@@ -83,18 +91,44 @@ def family_class(name: str) -> type[Family]:
     """The family of this name; BadInput with the nearest right name if there is none."""
     if name in FAMILIES:
         return resolve(FAMILIES[name])
-    for point in entry_points(group="pellucid.families"):
+    return _from_others("family", "pellucid.families", name, families())
+
+
+def _from_others(what: str, group: str, name: str, known: Iterable[str]) -> type:
+    """The class of another package's entry point."""
+    for point in entry_points(group=group):
         if point.name == name:
             try:
-                found: type[Family] = point.load()
+                found: type = point.load()
             except Exception as error:  # another package's code can fail in any way
                 raise BadInput(
-                    f"family '{name}' comes from '{point.value}', which cannot be imported",
+                    f"{what} '{name}' comes from '{point.value}', which cannot be imported",
                     why=fault(error),
                     next="Update or remove the package that brings it.",
                 ) from error
             return found
-    raise _unknown("family", name, families())
+    raise _unknown(what, name, known)
+
+
+def objectives() -> tuple[str, ...]:
+    """Names of every objective: the built-in ones, then those of installed packages ("pellucid.objectives")."""
+    others = entry_points(group="pellucid.objectives")
+    return (*OBJECTIVES, *sorted(p.name for p in others if p.name not in OBJECTIVES))
+
+
+def objective_class(name: str) -> type[Objective]:
+    """The objective of this name; BadInput with the nearest right name if there is none."""
+    if name in OBJECTIVES:
+        return resolve(OBJECTIVES[name])
+    return _from_others("objective", "pellucid.objectives", name, objectives())
+
+
+def objective_name(objective: Objective) -> str | None:
+    """The name under which an objective's class is found again, None if it is nobody's but its maker's."""
+    kind = type(objective)
+    target = f"{kind.__module__}:{kind.__qualname__}"
+    others = {p.name: p.value for p in entry_points(group="pellucid.objectives")}
+    return next((name for name, at in {**others, **OBJECTIVES}.items() if at == target), None)
 
 
 def domain_class(kind: str) -> type[Domain[object]]:

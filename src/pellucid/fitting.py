@@ -6,7 +6,7 @@ import hashlib
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pellucid.adapting import Began, as_adapt, begin, fitting_options, require_fit, settle, widened
 from pellucid.bridging import bridge_for, latent_way, through_recipe
-from pellucid.catalog import domain_class, family_class
+from pellucid.catalog import domain_class, family_class, objective_class, objective_name, objectives
 from pellucid.core.batch import Examples, TensorExamples
 from pellucid.core.bundle import Bundle, open_bundle
 from pellucid.core.capabilities import Counts, Family, Objective, Samples, Training
@@ -30,6 +31,7 @@ from pellucid.domains.frames import TableData
 from pellucid.domains.pictures import Pictures
 from pellucid.domains.read import NAMED, read, require_items
 from pellucid.model import Data, Draw, Fitted, build, finish, from_bundle, load, versions, write_setup
+from pellucid.training.adapt import Adapt, moved_by
 from pellucid.training.checkpoint import Checkpoints
 from pellucid.training.looks import SHARE
 from pellucid.training.loop import count, train
@@ -67,7 +69,9 @@ def fit(
     force: bool = False,
     through: Fitted | None = None,
     base: Fitted | None = None,
-    objective: Objective | None = None,
+    adapt: str | Adapt = "whole",
+    objective: str | Objective | None = None,
+    objective_settings: Mapping[str, Any] | None = None,
     training: Training | None = None,
     settings: Mapping[str, Any] | None = None,
     target: str | None = None,
@@ -90,8 +94,12 @@ def fit(
         out: run folder for checkpoints, events and the finished bundle; None keeps all in memory.
         force: replace a run that is there.
         through: a fitted model that encodes and decodes: the new one is trained in its latent space.
-        base: a fitted model of the same family to continue from, on data of the same columns or picture size.
-        objective: turns that replace the engine's own. training: how to train, instead of the family's own way.
+        base: a fitted model of the same family to go on from, on data of the same columns or picture size; classes
+            that it does not know are added to its own.
+        adapt: what of the base moves: "whole", "last" (its last layers), "lora" (low-rank adapters), or an `Adapt`.
+        objective: turns that replace the engine's own: a name from `objectives()` with its `objective_settings`, or
+            an Objective, which a stopped run cannot go on with unless the catalogue knows its class.
+        training: how to train, instead of the family's own way.
         target, kind, kinds, size: as in `read`.
         held_out: share of the items (at most 5,000) that training does not see.
         precision: "float32", "bfloat16" for faster matrix work, or "auto": bfloat16 for pictures of 16 pixels or
@@ -106,6 +114,10 @@ def fit(
     run = run or Run()
     run.device = _device(device)
     chosen = _family(family, settings, base, through)
+    adapt = as_adapt(adapt)
+    if base is None and adapt.how != "whole":
+        raise BadInput(f"adapt is '{adapt.how}' without a model to go on from", next="Name it: base=... or --from RUN.")
+    objective = _objective(objective, objective_settings)
     out = Path(out) if out is not None else None
     if out is not None:
         check_free(out, force)
@@ -119,7 +131,12 @@ def fit(
             path = Path(data)
         source = {"path": str(path), "kind": kind, "target": target, "kinds": dict(kinds or {}), "size": size}
         source = source if path is not None else None
-        data = read(data, kind=kind, target=target, kinds=kinds, size=size)  # type: ignore[arg-type]
+        found = read(data, kind=kind, target=target, kinds=kinds, size=size)  # type: ignore[arg-type]
+        if base is not None and size is None and (fitting := fitting_options(base.codec, found)):
+            fitting = {**fitting, "kinds": {**fitting.get("kinds", {}), **(kinds or {})}}
+            found = read(data, **{"kind": kind, "target": target, **fitting})  # type: ignore[arg-type]
+            source = None if source is None else {**source, **fitting}
+        data = found
     for notice in data.notices:
         run.emit(notice)
     require_items(data)
@@ -131,6 +148,11 @@ def fit(
     codec = older.codec if older is not None else domain_class(_kind(data))().learn(data)
     if codec.kind != _kind(data):
         raise BadInput(f"the data is of kind {_kind(data)}", accepted=f"{codec.kind}, as the model to go on from")
+    added: dict[str, list[str]] = {}
+    if base is not None:
+        if unused := require_fit(codec, data):
+            run.notice("unused", f"Columns that the base does not know are not used: {', '.join(unused)}.", len(unused))
+        codec, added = widened(codec, data)
     examples = TensorExamples(codec.encode(data), codec.known(data))
     learning, held = _part(examples, kept), _part(examples, aside)
     if base is not None:
@@ -157,12 +179,18 @@ def fit(
         "conditions": {k: space_to_plain(s) for k, s in codec.conditions.items()},
         "data": {"kind": codec.kind, "items": len(data), "fingerprint": data.fingerprint(), "source": data.source},
         "minutes": minutes,
-        "base": None if base is None else {"family": base.name, "weights": _hash(base.engine)},
-        "objective": None if objective is None else type(objective).__name__,
+        "base": None,
+        "objective": _as_recipe(objective),
         "through": base.recipe.get("through") if base is not None else through_recipe(through),
     }
     model.engine = build(model, base.engine if base is not None else None).to(run.device)
-    reference = base.engine if base is not None and objective is not None else None
+    began = None
+    if base is not None:
+        model.recipe["base"] = {"family": base.name, "weights": _hash(base.engine), "adapt": to_plain(adapt)}
+        model.recipe["base"] |= {"new": added, "grown": [], "moving": []}
+        began = begin(model, base.engine, learning.examples, settled, run, objective)
+        objective = began.objective
+    reference = None if began is None else began.reference
     with threads(model.recipe["threads"]):
         if steps is None and not isinstance(model.engine, Counts):  # so that nobody waits without knowing how long
             planned = plan(
@@ -182,13 +210,15 @@ def fit(
             model.recipe["steps"] = settled.steps if steps is None else steps
         if out is not None:
             with claimed(out, force):
-                write_setup(model, out, start=None if base is None else model.engine)
+                write_setup(model, out, start=None if began is None else began.weights)
+        elif began is not None and began.weights is not None:
+            began = replace(began, weights={k: v.clone() for k, v in began.weights.items()})
         return _train(
             model,
             learning.examples,
             held.examples,
             run,
-            reference,
+            began,
             objective,
             deadline=None if minutes is None else minutes * 60,
             every=checkpoint_every,
@@ -226,12 +256,7 @@ def resume(
     bundle = open_bundle(folder, "resume.json", partial=True)
     model = from_bundle(bundle, weights=False)
     recipe = model.recipe
-    if recipe["objective"] is not None:
-        raise BadInput(
-            f"the run '{folder.name}' has an objective of its own, {recipe['objective']}",
-            why="Its code is not kept in the run folder, as nothing there may execute.",
-            next="Fit it anew.",
-        )
+    objective = _objective_of(recipe["objective"], folder.name)
     if recipe["device"] == "cuda" and not torch.cuda.is_available():
         raise BadInput(
             f"the run '{folder.name}' was begun on a GPU and torch sees none here",
@@ -253,14 +278,19 @@ def resume(
     model.engine = model.engine.to(run.device)
     kept, aside = split(len(data), recipe["held_out"], recipe["seed"])
     examples = model.examples(data)
+    learning = _part(examples, kept).examples
+    began = None
+    if recipe["base"] is not None:
+        began = begin(model, None, learning, from_plain(Training, recipe["training"]), run, objective)
+        objective = began.objective
     with threads(recipe["threads"]):
         return _train(
             model,
-            _part(examples, kept).examples,
+            learning,
             _part(examples, aside).examples,
             run,
-            None,
-            None,
+            began,
+            objective,
             deadline=None,
             every=checkpoint_every,
             watch=watch,
@@ -319,7 +349,7 @@ def _train(
     examples: Examples,
     held: Examples,
     run: Run,
-    base: nn.Module | None,
+    began: Began | None,
     objective: Objective | None,
     deadline: float | None,
     every: int | None,
@@ -331,7 +361,9 @@ def _train(
     run.folder = folder
     keep = None if folder is None else Checkpoints(folder / "checkpoints", steps=every)
     start = None if keep is None else keep.latest(run)
-    began = time.monotonic()
+    clock = time.monotonic()
+    base = None if began is None else began.reference
+    trained = 0 if began is None else moved_by(model.engine, objective, base)
     if isinstance(model.engine, Counts):
         count(
             model.engine, examples, shards=16, run=run, keep=keep, start=start, seed=recipe["seed"], bridge=model.bridge
@@ -357,8 +389,14 @@ def _train(
         )
         model.raw = outcome.raw
         recipe["steps_done"] = outcome.steps
-    recipe["seconds"] = round(time.monotonic() - began, 2)
+    recipe["seconds"] = round(time.monotonic() - clock, 2)
     model.engine.eval()
+    if began is not None:
+        # not kept in memory for so long
+        kept = None if folder is None else open_bundle(folder, "resume.json", partial=True)
+        first = began.weights if kept is None else kept.tensors("start.safetensors")
+        assert first is not None
+        settle(model, first, trained, run)
     if folder is not None:
         finish(model, folder)
     return model
@@ -416,6 +454,38 @@ def _family(
             f"the family is '{chosen.name}' but the model to go on from is '{base.name}'", accepted="the same family"
         )
     return chosen
+
+
+def _objective(asked: str | Objective | None, settings: Mapping[str, Any] | None) -> Objective | None:
+    """The objective by its name or as it came."""
+    if isinstance(asked, str):
+        return from_plain(objective_class(asked), settings or {})
+    if settings:
+        raise BadInput("objective_settings came without the name of an objective", accepted=", ".join(objectives()))
+    if asked is not None and not isinstance(asked, Objective):
+        raise BadInput(f"objective is {shown(asked)}", accepted="a name or an Objective")
+    return asked
+
+
+def _as_recipe(objective: Objective | None) -> dict[str, Any] | str | None:
+    """What a run keeps of its objective: its name and settings, or its class's name when it is none of ours."""
+    if objective is None:
+        return None
+    name = objective_name(objective)
+    return type(objective).__name__ if name is None else {"name": name, "settings": to_plain(objective)}
+
+
+def _objective_of(kept: object, run: str) -> Objective | None:
+    """The objective of a run that goes on, from its recipe."""
+    if isinstance(kept, str):
+        raise BadInput(
+            f"the run '{run}' has an objective of its own, {kept}",
+            why="Its code is not kept in the run folder, as nothing there may execute.",
+            next="Fit it anew.",
+        )
+    if not isinstance(kept, Mapping):
+        return None
+    return _objective(str(kept.get("name")), kept.get("settings"))
 
 
 def _hash(engine: nn.Module) -> str:

@@ -486,11 +486,11 @@ def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
-def write_setup(model: Fitted, folder: Path, start: nn.Module | None = None) -> None:
+def write_setup(model: Fitted, folder: Path, start: Mapping[str, Tensor] | None = None) -> None:
     """Everything a resumed run needs, before the first step.
 
     Args:
-        start: the engine, when its first weights do not follow from the recipe alone.
+        start: the engine's first weights, when they do not follow from the recipe alone.
     """
     assert model.family is not None
     own = {"family": model.family.name, "settings": to_plain(model.family), "seed": 0}
@@ -509,7 +509,7 @@ def write_setup(model: Fitted, folder: Path, start: nn.Module | None = None) -> 
         write_json(folder / "source.json", dict(model.source))
         names.append("source.json")
     if start is not None:
-        write_tensors(folder / "start.safetensors", state_of(start))
+        write_tensors(folder / "start.safetensors", start)
         names.append("start.safetensors")
     seal(folder, {"versions": versions()}, "resume.json", only=names)
 

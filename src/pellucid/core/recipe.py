@@ -57,7 +57,7 @@ class Recipe:
     minutes: float | None = None
     data: RunData | None = None
     base: Mapping[str, Any] | None = None
-    objective: str | None = None
+    objective: Mapping[str, Any] | str | None = None  # name and settings; a class's name when it has no other
     through: Through | None = None
 
     def __post_init__(self) -> None:
@@ -91,6 +91,7 @@ class Outcome:
 
     steps_done: int | None = None
     seconds: float | None = None
+    changed: Mapping[str, Any] | None = None  # how far the weights moved from those of the base
 
 
 OUTCOME = tuple(f.name for f in fields(Outcome))
