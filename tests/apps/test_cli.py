@@ -23,7 +23,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pellucid import __version__
+from pellucid import __version__, catalog
 from pellucid.apps import cli
 from pellucid.apps.menu import few, menu
 from pellucid.catalog import BRIDGES, DOMAINS, bridge_class, domain_class, families, family_class
@@ -287,6 +287,28 @@ def test_a_run_is_continued_from_another(call: Call, runs: dict[str, Path]) -> N
         ("fit", runs["photos"], "--from", runs["pictures"], "--family", "gan", "--steps", 1, "--out", "x"),
         "the family is 'gan' but the model to go on from is 'vae'",
     )
+
+
+def test_a_run_is_adapted_to_another_class(
+    call: Call, runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    np.savez(tmp_path / "c.npz", images=np.zeros((12, 4, 6), np.uint8), labels=np.array(["c"] * 12))
+    words = ("fit", "c.npz", "--from", runs["pictures"], "--steps", "2", "--no-watch")
+    answer = call(*words, "--adapt", "lora", "--set-adapt", "rank=1", "--out", "c")
+    assert answer.code == 0, answer.err
+    assert "New to the model: class c." in answer.err
+    assert re.search(r"From the base: [\d,]+ of [\d,]+ weights could move", answer.err)
+    assert load("c").recipe["base"]["adapt"]["rank"] == 1
+    assert load("c").sample(3).codec.plain()["classes"] == ["a", "b", "c"]
+    refused(call, (*words, "--adapt", "most", "--out", "x"), "Adapt.how is 'most'. Accepted: whole, last, lora")
+    refused(call, (*words, "--set-adapt", "rnk=1", "--out", "x"), "'rnk' is no setting of Adapt.*'rank'")
+    refused(call, ("fit", "c.npz", "--adapt", "last", "--out", "x"), "adapt is 'last' without a model to go on from")
+    refused(call, (*words, "--objective", "few", "--out", "x"), "objective is 'few'")
+    refused(call, (*words, "--set-objective", "a=1", "--out", "x"), "--set-objective came without --objective")
+    monkeypatch.setitem(catalog.OBJECTIVES, "towards", "tests.test_adapting:Towards")
+    answer = call(*words, "--objective", "towards", "--set-objective", "goal=0.25", "--out", "near")
+    assert answer.code == 0, answer.err
+    assert load("near").recipe["objective"] == {"name": "towards", "settings": {"goal": 0.25}}
 
 
 def test_describe_and_data(call: Call, runs: dict[str, Path]) -> None:

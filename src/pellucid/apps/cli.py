@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +16,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pellucid import __version__
-from pellucid.core.errors import BadInput, PellucidError, fault, nearest
+from pellucid.apps.words import (
+    check_count,
+    check_minutes,
+    check_outside,
+    check_report,
+    check_resumed,
+    class_name,
+    pairs,
+)
+from pellucid.core.errors import BadInput, PellucidError, fault
 
 if TYPE_CHECKING:
     from pellucid.apps.terminal import Terminal
@@ -116,8 +124,8 @@ def demo(
     """Train five families on handwritten digits, compare them, explain one sample, write one report."""
     from pellucid.apps.demo import run_demo
 
-    _check_minutes(minutes)
-    _check_report(out, force=True)
+    check_minutes(minutes)
+    check_report(out, force=True)
     with _job(quiet or as_json) as (run, terminal):
         report = run_demo(minutes=minutes, seed=seed, run=run, label=lambda text: setattr(terminal, "label", text))
     path = _save(report, out)
@@ -166,7 +174,22 @@ def fit(
     ] = None,
     checkpoint_every: Annotated[int | None, typer.Option(help="Steps between checkpoints; by default 30 s.")] = None,
     base: Annotated[
-        Path | None, typer.Option("--from", metavar="RUN", help="Continue from the weights of this finished run.")
+        Path | None,
+        typer.Option("--from", metavar="RUN", help="Go on from the weights of this finished run, also on other data."),
+    ] = None,
+    adapt: Annotated[
+        str, typer.Option(help="With --from, what moves: whole, last (layers) or lora (low-rank adapters).")
+    ] = "whole",
+    adapt_setting: Annotated[
+        list[str] | None,
+        typer.Option("--set-adapt", metavar="NAME=VALUE", help="rank=4, alpha=8 for lora, share=0.1 for last."),
+    ] = None,
+    objective: Annotated[
+        str | None, typer.Option(help="Train by this objective instead of the family's own, as few_steps.")
+    ] = None,
+    objective_setting: Annotated[
+        list[str] | None,
+        typer.Option("--set-objective", metavar="NAME=VALUE", help="Change a setting of the objective; repeatable."),
     ] = None,
     watch: Annotated[
         bool,
@@ -178,7 +201,7 @@ def fit(
 ) -> None:
     """Train a model on your data and keep it in a run folder."""
     if resume is not None:
-        _check_resumed(words)
+        check_resumed(words)
     elif data is None or out is None:
         raise BadInput(
             f"fit has no {'PATH to learn from' if data is None else '--out'}",
@@ -196,15 +219,19 @@ def fit(
                 resume,
             )
         else:
-            from pellucid.catalog import family_class
+            from pellucid.catalog import family_class, objective_class
             from pellucid.core.settings import from_words, to_plain
             from pellucid.model import load
+            from pellucid.training.adapt import Adapt
 
             older = load(base) if base is not None else None
             name = family or (older.name if older is not None else "diffusion")
-            changes = _pairs(setting, "--set")
+            changes = pairs(setting, "--set")
             plain = to_plain(from_words(family_class(name), changes))
             folder = Path(str(out))
+            goal = pairs(objective_setting, "--set-objective")
+            if goal and objective is None:
+                raise BadInput("--set-objective came without --objective", accepted="both")
             model = fit_model(
                 str(data),
                 name,
@@ -215,12 +242,14 @@ def fit(
                 force=force,
                 target=target,
                 kind=kind,
-                kinds=_pairs(column, "--column"),
+                kinds=pairs(column, "--column"),
                 size=size,
                 device=device,
                 precision=precision,
                 settings={k: v for k, v in plain.items() if k in changes},
                 base=older,
+                adapt=from_words(Adapt, {"how": adapt, **pairs(adapt_setting, "--set-adapt")}),
+                objective=from_words(objective_class(objective), goal) if objective is not None else None,
                 checkpoint_every=checkpoint_every,
                 watch=watch,
                 run=run,
@@ -272,18 +301,18 @@ def sample(
     from pellucid.domains.write import check_target
     from pellucid.model import load
 
-    _check_count(n)
-    _check_outside(out, folder)
-    words = _pairs(where, "--where")
+    check_count(n)
+    check_outside(out, folder)
+    words = pairs(where, "--where")
     model = load(folder)
     if out is not None:
         check_target(out, model.codec.kind, force=force)
     if of_class is not None:
-        name = _class_name(model)
+        name = class_name(model)
         if name in words:
             raise BadInput(f"both --class and --where {name}=... were given", accepted="one of them")
         words[name] = of_class
-    settings = from_words(type(model.how()), _pairs(how, "--how"), model.how()) if how else None
+    settings = from_words(type(model.how()), pairs(how, "--how"), model.how()) if how else None
     with _job(quiet or as_json) as (run, _):
         draw = model.sample(n, seed=seed, where=words, how=settings, run=run)
     if out is not None:
@@ -323,11 +352,11 @@ def compare(
     from pellucid.evaluate.compare import compare as compare_families
     from pellucid.evaluate.compare import compare_models
 
-    _check_report(out, force)
-    _check_minutes(minutes)
-    _check_count(n)
+    check_report(out, force)
+    check_minutes(minutes)
+    check_count(n)
     for path in paths:
-        _check_outside(out, Path(path))
+        check_outside(out, Path(path))
     with _job(quiet or as_json) as (run, _):
         if all((Path(p) / "manifest.json").is_file() for p in paths):
             from pellucid.model import load
@@ -371,11 +400,11 @@ def explain(
 
     if index < 0:
         raise BadInput(f"--index is {index}", accepted="0 for the first sample of the seed, 1 for the second, ...")
-    _check_report(out, force)
-    _check_outside(out, folder)
+    check_report(out, force)
+    check_outside(out, folder)
     model = load(folder)
     items = _data_of(folder, data)
-    where: dict[str, object] = {} if of_class is None else {_class_name(model): of_class}
+    where: dict[str, object] = {} if of_class is None else {class_name(model): of_class}
     with _job(quiet or as_json) as (run, _):
         report = explain_sample(model, items, seed=seed, index=index, where=where, run=run)
     _show(report, as_json, out, quiet)
@@ -427,96 +456,25 @@ def data(
     if path in SETS and not Path(path).exists():
         if out is None:
             raise BadInput(f"data {path} needs --out", accepted="a new folder for the generated data")
-        _check_count(n)
+        check_count(n)
         written = write(path, out, n=n, seed=seed)
         if as_json:
             _print_json({"out": str(written), "n": n, "seed": seed})
         elif not quiet:
             print(f"{n:,} items of '{path}' with their ground truth are in {written}")
         return
-    _check_report(out, force)
+    check_report(out, force)
     items = _read(path, kind, target, size, column)
     _show(describe_data(items), as_json, out, quiet)
 
 
-# ---------------------------------------------------------------------- words, answers, runs
-
-
-MOST = 10_000_000  # items at once: more do not fit into memory
-
-
-def _pairs(words: list[str] | None, option: str) -> dict[str, Any]:
-    """`NAME=VALUE` words as a dictionary; `age>=60` and `age=>=60` mean the same."""
-    found: dict[str, Any] = {}
-    for word in words or []:
-        split = re.match(r"(.+?)(>=|<=|>|<|=)(.*)", word, flags=re.S) if option == "--where" else None
-        name, sign, value = split.groups() if split else word.partition("=")
-        if split and sign != "=":
-            value = sign + value
-        if not sign or not name.strip():
-            raise BadInput(f"{option} is '{word}'", accepted="NAME=VALUE")
-        if name.strip() in found:
-            raise BadInput(f"{option} names '{name.strip()}' twice", accepted="each name once")
-        found[name.strip()] = value.strip()
-    return found
-
-
-def _check_count(n: int | None) -> None:
-    if n is not None and not 1 <= n <= MOST:
-        raise BadInput(f"-n is {n}", accepted=f"a whole number from 1 to {MOST:,}")
-
-
-def _check_minutes(minutes: float) -> None:
-    if not 0.0 < minutes < float("inf"):
-        raise BadInput(f"--minutes is {minutes:g}", accepted="a finite number above 0")
-
-
-def _check_resumed(words: typer.Context) -> None:
-    """A run goes on as it began: refuse words that would not be heard."""
-    heard = ("resume", "moved", "checkpoint_every", "watch", "as_json", "quiet")
-    said = [p for p in words.command.params if p.name not in heard and _was_said(words, p.name)]
-    if said:
-        names = [f"'{words.params[p.name or '']}'" if p.param_type_name == "argument" else p.opts[0] for p in said]
-        raise BadInput(
-            f"{', '.join(names)} came with --resume",
-            accepted="--resume, --data, --checkpoint-every, --no-watch, --json, --quiet",
-            why="A run goes on with the data and the settings it began with.",
-        )
-
-
-def _was_said(words: typer.Context, name: str | None) -> bool:
-    source = words.get_parameter_source(name or "")
-    return source is not None and source.name == "COMMANDLINE"
-
-
-def _check_outside(out: Path | None, run: Path) -> None:
-    """A file more in a run folder, and the run would no longer be trusted."""
-    if out is not None and run.is_dir() and out.resolve().is_relative_to(run.resolve()):
-        raise BadInput(
-            f"--out '{out}' lies inside the run '{run}'",
-            why="A run holds only what its manifest lists.",
-            next="Choose a place beside it.",
-        )
-
-
-def _class_name(model: Any) -> str:
-    """Name of the condition that --class means."""
-    names = list(model.codec.conditions)
-    if not names:
-        columns = [c.name for c in getattr(model.codec, "columns", ())]
-        raise BadInput(
-            "--class was given, but this model was fitted without classes",
-            next=f"Say --where COLUMN=VALUE, with a column of {', '.join(columns[:8])}, or fit with --target."
-            if columns
-            else "Fit it on pictures in one subfolder a class.",
-        )
-    return "class" if "class" in names else str(names[0])
+# ---------------------------------------------------------------------- answers, runs
 
 
 def _read(path: str, kind: str, target: str | None, size: int | None, column: list[str] | None) -> Any:
     from pellucid.domains.read import read
 
-    return read(path, kind=kind, target=target, size=size, kinds=_pairs(column, "--column"))  # type: ignore[arg-type]
+    return read(path, kind=kind, target=target, size=size, kinds=pairs(column, "--column"))  # type: ignore[arg-type]
 
 
 @contextmanager
@@ -560,19 +518,6 @@ def _show(report: Report, as_json: bool, out: Path | None, quiet: bool) -> None:
         report.to_terminal(Console())
         if out is not None:
             print(f"\nThe report: {out.resolve()}")
-
-
-def _check_report(out: Path | None, force: bool) -> None:
-    """Refuse a wrong ending or an existing file before any work is done."""
-    if out is None:
-        return
-    endings = (".html", ".md", ".json", ".txt")
-    if out.suffix.lower() not in endings:
-        raise BadInput(f"--out is '{out}'", accepted=", ".join(endings), next=nearest(out.suffix, endings))
-    if out.is_dir():
-        raise BadInput(f"'{out}' is a folder", accepted="a file name for the report")
-    if out.exists() and not force:
-        raise BadInput(f"'{out}' exists already", next="Choose another name, or add --force to replace it.")
 
 
 def _data_of(folder: Path | None, moved: Path | None) -> Any:
