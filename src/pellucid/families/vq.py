@@ -9,9 +9,10 @@ representation learning", https://arxiv.org/abs/1711.00937, eq. 3; sg stops the 
 where the decoder's gradient goes past the choice as if it were not there: z_q = z_e + sg(e - z_e). Two departures:
 
 - Vectors and codes have unit length, up to a constant (Yu et al. 2022, https://arxiv.org/abs/2110.04627, section 3.2).
-- The middle term is soft, -log sum_k exp(-|sg(z_e) - e_k|^2 / 2 tau), as in EM for a mixture (Roy et al. 2018,
-  https://arxiv.org/abs/1805.11063, section 3.1): a code that is nowhere the nearest is drawn towards the vectors around
-  it until it is, so none dies, and each item's loss stays its own.
+- The middle term is soft, -tau log sum_k exp(-|sg(z_e) - e_k|^2 / 2 tau), as in EM for a mixture (Roy et al. 2018,
+  https://arxiv.org/abs/1805.11063, section 3.1), with a trace of the same at a wide tau: codes that are nowhere the
+  nearest are drawn to where the vectors are, by full steps of Adam as nothing else moves them, and come back to use.
+  Moving them by hand would need counts over batches; so each item's loss stays its own.
 
 Symbols alone draw nothing: a small autoregressive transformer learns P(codes | condition) beside it, as the paper's
 PixelCNN does afterwards. For samples at their best, fit a larger model `through` this one.
@@ -62,6 +63,7 @@ MOST_NUMBERS = 65536  # in one event: a net for more would not fit a desk
 MOST_PLACES = 1024  # symbols of one item: the transformer's time grows with the square
 MOST_CODES, MOST_SIZE = 16384, 64
 SOFT = 0.02  # tau, in units of the squared length of a code: neighbours among 512 codes of 4 numbers feel each other
+WIDE, TRACE = 0.5, 0.01  # the tau that reaches across the sphere, and its weight
 LLOYD = 5  # rounds of k-means for the first codes
 
 
@@ -223,7 +225,7 @@ class VQEngine(nn.Module, Learns, Prepares, Samples, Scores, Encodes, Decodes, Q
         z_e, e = self._vectors(batch.x), self._alphabet()
         close = z_e.detach() @ e.T / self.family.size  # (B, T, K) cosines
         chosen = nn.functional.embedding(close.argmax(-1), e.detach())
-        soft = -SOFT * (close / SOFT).logsumexp(-1).mean(-1)
+        soft = -SOFT * (close / SOFT).logsumexp(-1).mean(-1) - TRACE * WIDE * (close / WIDE).logsumexp(-1).mean(-1)
         kept = (z_e - chosen).square().mean((-2, -1))
         said = self._said(z_e + (chosen - z_e).detach())
         return soft + self.family.beta * kept - self.observation.log_prob(said, batch.x) / self.space.size
