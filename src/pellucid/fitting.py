@@ -155,6 +155,7 @@ def fit(
         codec, added = widened(codec, data)
     examples = TensorExamples(codec.encode(data), codec.known(data))
     learning, held = _part(examples, kept), _part(examples, aside)
+    del examples  # both parts are copies
     if base is not None:
         bridge = base.bridge
     elif through is not None:
@@ -201,6 +202,7 @@ def fit(
                 run=run,
                 looking=SHARE if watch and _watchers(model, held.examples, run) else 0.0,
                 prepare=base is None,
+                loaded=_size(data) + held.examples.held(),
                 bridge=bridge,
                 objective=objective,
                 base=reference,
@@ -541,6 +543,11 @@ def _device(asked: str) -> str:
     if asked == "cuda" and not torch.cuda.is_available():
         raise BadInput("device is 'cuda' but torch sees no GPU here", accepted="auto, cpu")
     return asked
+
+
+def _size(data: Data) -> int:
+    """Bytes of items in memory."""
+    return data.pixels.nbytes if isinstance(data, Pictures) else int(data.frame.memory_usage(deep=True).sum())
 
 
 def _kind(data: Data) -> str:

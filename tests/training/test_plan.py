@@ -31,7 +31,9 @@ def test_a_plan_says_itself_in_one_sentence() -> None:
     assert found.parameters == sum(p.numel() for p in Dropping().parameters())
     assert found.memory_mb > 50
     assert re.fullmatch(
-        r"4,120 steps of 8 rows, 88 parameters, about (\d+ seconds?|\d+ minutes|[\d.]+ hours), \d+\.\d GB", found.text
+        r"4,120 steps of 8 rows, 88 parameters, about (\d+ seconds?|\d+ minutes|[\d.]+ hours); memory [\d.]+ KB: "
+        r"data [\d.]+ KB, weights \d+ B, gradients 352 B, optimizer 704 B, average 352 B, activations of one step .*",
+        found.text,
     ), found.text
     assert [(e.steps, e.text) for e in events if isinstance(e, Planned)] == [(4120, found.text)]
     assert plan(Mean(), rows_of_numbers(), replace(SETTINGS, steps=9), run=Run()).steps == 9

@@ -155,6 +155,10 @@ class Examples(abc.ABC):
     def fingerprint(self) -> str:
         """sha256 over everything `take` can return."""
 
+    def held(self) -> int:
+        """Bytes of memory that the rows take; 0 where they stay on the disk."""
+        return 0
+
     @abc.abstractmethod
     def groups(self) -> Tensor | None:
         """(N,) int64: rows of one group (one patient, one burst) stay on one side of a split; None if free."""
@@ -184,6 +188,11 @@ class TensorExamples(Examples):
 
     def take(self, ids: Tensor) -> Batch:
         return self._all.take(ids)
+
+    def held(self) -> int:
+        rows = self._all
+        tensors = [rows.x, rows.lengths, rows.weight, *rows.condition.values.values(), *rows.condition.given.values()]
+        return sum(t.numel() * t.element_size() for t in tensors if t is not None)
 
     def fingerprint(self) -> str:
         digest = hashlib.sha256()

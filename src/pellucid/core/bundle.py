@@ -53,17 +53,21 @@ def disk_errors(what: str) -> Iterator[None]:
         ) from error
 
 
-def write_atomic(path: Path, data: bytes) -> None:
+def write_atomic(path: Path, data: bytes | Sequence[bytes | memoryview]) -> None:
     """Write a file so that a crash leaves either the old one or the whole new one.
 
     Temp file in the same folder, fsync, rename, fsync of the folder.
+
+    Args:
+        data: the bytes, or parts of them in a row, which are not put together in memory.
     """
     with disk_errors(path.name):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temp = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
         try:
             with os.fdopen(handle, "wb") as file:
-                file.write(data)
+                for part in [data] if isinstance(data, bytes) else data:
+                    file.write(part)
                 file.flush()
                 os.fsync(file.fileno())
             os.chmod(temp, 0o644)

@@ -49,6 +49,7 @@ class Looks:
         if not able:
             return 0.0
         engine = self.seen.engine
+        walk.forget()
         averaged = nullcontext() if walk.average is None else walk.average.swapped()
         with averaged, torch.no_grad():
             engine.eval()

@@ -178,6 +178,7 @@ def train(
         job.tell(k, losses, pace, last=True)
         raw = None
         if walk.average is not None:
+            walk.forget()
             raw = {name: full(t.detach()).clone() for name, t in engine.state_dict().items()}
             walk.average.put()
         weights = {name: full(t.detach()) for name, t in engine.state_dict().items()}

@@ -18,6 +18,7 @@ from pellucid.core.errors import BadInput
 from pellucid.core.rows import Rows
 from pellucid.core.run import Planned, Run
 from pellucid.training.distributed import team
+from pellucid.training.memory import Memory, needed
 from pellucid.training.order import Order
 from pellucid.training.precision import Arithmetic, copied, matmul_route, settle
 from pellucid.training.schedule import Schedule
@@ -37,14 +38,16 @@ class Plan:
     """What is about to be trained.
 
     Args:
-        seconds: expected for all steps. memory_mb: the most that this process has used so far, calibration
-            included (of the GPU's memory when on one).
+        seconds: expected for all steps.
+        memory: what training will hold, thing by thing. memory_mb: the most that this process has used so far, itself
+            and calibration included (of the GPU's memory when on one).
         text: the plan in one sentence.
     """
 
     steps: int
     seconds: float
     parameters: int
+    memory: Memory
     memory_mb: float
     text: str
 
@@ -64,6 +67,7 @@ def plan(
     objective: Objective | None = None,
     base: nn.Module | None = None,
     arithmetic: Arithmetic | None = None,
+    loaded: int = 0,
     noun: str = "items",
 ) -> Plan:
     """Time a few steps on a copy of the engine and plan the rest. Emits `Planned`.
@@ -75,6 +79,7 @@ def plan(
         minutes | steps: the budget; `settings.steps` when neither is given.
         reserve: share of the minutes to leave for what follows (held-out scores, a report).
         looking: share of the time that watches may take. prepare: as for `train`.
+        loaded: bytes of the data as it was read, beside `examples`.
         noun: what an item is called in the text ("pictures", "rows").
     """
     if minutes is not None and steps is not None:
@@ -86,26 +91,33 @@ def plan(
     began = time.monotonic()
     budget = math.inf if minutes is None else minutes * 60.0 * (1.0 - reserve)
     with memory_errors(settings):
-        each, learned = _calibrated(
-            engine, examples, settings, run, bridge, objective, base, arithmetic, budget, prepare
+        each, learned, memory = _calibrated(
+            engine, examples, settings, run, bridge, objective, base, arithmetic, budget, prepare, loaded
         )
     each /= 1.0 - looking
     if minutes is not None:
         took = team().agree([int(1e3 * (time.monotonic() - began))], run.device)[0] / 1e3
         left = max(0.0, budget - took)
-        steps = max(1, int(left * OUTSIDE / each))
+        steps = int(left * OUTSIDE / each)
+        if steps < 1 and team().rank == 0:
+            run.notice(
+                "budget",
+                f"One step takes {_exact(each)}, more than is left of {minutes:g} minutes: one step is taken.",
+            )
+        steps = max(1, steps)
     elif steps is None:
         steps = settings.steps
-    seconds, memory = steps * each / OUTSIDE, _memory_mb(run.device)
+    seconds = steps * each / OUTSIDE
     text = (
-        f"{steps:,} steps of {settings.batch:,} {noun}, {_big(learned)} parameters, "
-        f"about {_duration(seconds)}, {_gigabytes(memory)}"
+        f"{steps:,} step{'s' if steps > 1 else ''} of {settings.batch:,} {noun}, {_big(learned)} parameters, "
+        f"about {_duration(seconds)}"
     )
     if looking:
-        text += f", up to {looking:.0%} of the time for looks at its samples"
+        text += f", up to {looking:.0%} of it for looks at its samples"
+    text += f"; {memory}"
     if team().rank == 0:
         run.emit(Planned(steps=steps, seconds=seconds, parameters=learned, text=text))
-    return Plan(steps, seconds, learned, memory, text)
+    return Plan(steps, seconds, learned, memory, _memory_mb(run.device), text)
 
 
 def _calibrated(
@@ -119,8 +131,9 @@ def _calibrated(
     arithmetic: Arithmetic | None,
     budget: float,
     prepare: bool,
-) -> tuple[float, int]:
-    """(seconds a step, parameters that are learned), from real steps of a copy on its own seed."""
+    loaded: int,
+) -> tuple[float, int, Memory]:
+    """(seconds a step, parameters that are learned, what is held), from real steps of a copy on its own seed."""
     engine, objective = copied(engine, objective, base)
     engine.to(run.device)
     if base is not None:
@@ -133,6 +146,7 @@ def _calibrated(
             engine.prepare(batch)
     step = Step(engine, objective, base).to(run.device)
     arithmetic = arithmetic or settle(quiet, engine, batch, rows, objective, base)
+    memory = needed(step, batch, rows, examples, settings, run, base, loaded)
     length = min(16, math.lcm(*(turn.every for turn in step.turns)))  # a round in which each turn comes up
     schedule = Schedule(WARM + ROUNDS * length, settings)
     patience = min(PATIENCE, budget / 20)
@@ -144,12 +158,13 @@ def _calibrated(
             for k in range(length):
                 walk.move(k, schedule)
             times.append((time.perf_counter() - at) / length)
-            late = time.perf_counter() - began > patience and number >= WARM
+            took = time.perf_counter() - began
+            late = took > budget or (took > patience and number >= WARM)
             if walk.team.agree([late], run.device)[0]:  # processes that train together also stop together
                 break
-        slowest = walk.team.agree([int(1e9 * statistics.median(times[WARM:]))], run.device)[0] / 1e9
+        slowest = walk.team.agree([int(1e9 * statistics.median(times[WARM:] or times))], run.device)[0] / 1e9
     moved = {id(p): p.numel() for turn in step.turns for p in turn.parameters}
-    return slowest, sum(moved.values())
+    return slowest, sum(moved.values()), memory
 
 
 def _memory_mb(device: str) -> float:
@@ -185,5 +200,9 @@ def _duration(seconds: float) -> str:
     return f"{round(seconds / 60)} minutes" if seconds < 7200 else f"{seconds / 3600:.1f} hours"
 
 
-def _gigabytes(megabytes: float) -> str:
-    return "memory unknown" if math.isnan(megabytes) else f"{megabytes / 1024:.1f} GB"
+def _exact(seconds: float) -> str:
+    """
+    >>> _exact(0.4), _exact(75.0)
+    ('0.4 seconds', '75 seconds')
+    """
+    return f"{seconds:.2g} seconds" if seconds < 10 else _duration(seconds)

@@ -110,6 +110,11 @@ class Walk:
             self.average.update(k)
         return values
 
+    def forget(self) -> None:
+        """Drop the gradients, which every step makes anew: room for a copy of the weights."""
+        for p in self.step.parameters():
+            p.grad = None
+
     def _let_move(self, turn: int) -> None:
         """Gradients reach this turn's parameters only."""
         if self._turn != turn:
