@@ -48,8 +48,8 @@ def write_items(items: Pictures | TableData, path: str | Path, *, force: bool = 
     """Write pictures as a folder of PNGs, `.npz` or one `.png` sheet, a table as CSV, TSV or Parquet.
 
     A folder gets one subfolder a class when the pictures have labels, and captions.csv when they have captions. A text
-    file looks like the one the table was read from: decimals, formats of dates and marks for missing values; Parquet has
-    the types the values had. Files appear whole or not at all.
+    file looks like the one the table was read from: decimals, formats of dates and marks for missing values; Parquet
+    has the types the values had. Files appear whole or not at all.
 
     Raises:
         BadInput: the ending does not fit the kind, or the path exists and `force` is not set.

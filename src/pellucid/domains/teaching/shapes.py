@@ -17,7 +17,7 @@ from pellucid.core.errors import BadInput
 from pellucid.core.rows import Rows
 from pellucid.domains.pictures import Pictures
 
-__all__ = ["COLOURS", "FORMS", "Shapes", "Thing", "draw_things", "held_out_pairs", "shapes"]
+__all__ = ["COLOURS", "FORMS", "Shapes", "Thing", "cover_of", "draw_things", "held_out_pairs", "shapes"]
 
 COLOURS = {
     "red": (214, 40, 40),
@@ -159,18 +159,23 @@ def draw_things(things: Sequence[Sequence[Thing]], size: int = 32) -> tuple[NDAr
         raise BadInput("the lists of things differ in length, or there is none", accepted="lists of one length")
     pixels = np.empty((len(things), size, size, 3), dtype=np.uint8)
     masks = np.zeros((len(things), len(things[0]), size, size), dtype=np.bool_)
-    points = (np.arange(size * FINE) + 0.5) / (size * FINE)
     for i, group in enumerate(things):
         picture = np.empty((size, size, 3))
         picture[:] = BACKGROUND
         for k, thing in enumerate(group):
-            inside = _inside(thing, points[None, :] - thing.x, points[:, None] - thing.y)
-            cover = inside.reshape(size, FINE, size, FINE).mean(axis=(1, 3))  # (H, W): share of each pixel
+            cover = cover_of(thing, size)
             picture += cover[..., None] * (np.array(COLOURS[thing.colour]) - picture)
             masks[i, : k + 1] &= cover < 0.5
             masks[i, k] = cover >= 0.5
         pixels[i] = picture.round().astype(np.uint8)
     return pixels, masks
+
+
+def cover_of(thing: Thing, size: int) -> NDArray[np.float64]:
+    """(size, size): which share of each pixel the shape covers, from 0 to 1."""
+    points = (np.arange(size * FINE) + 0.5) / (size * FINE)
+    inside = _inside(thing, points[None, :] - thing.x, points[:, None] - thing.y)
+    return np.asarray(inside.reshape(size, FINE, size, FINE).mean(axis=(1, 3)), dtype=np.float64)
 
 
 def _inside(thing: Thing, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.bool_]:
