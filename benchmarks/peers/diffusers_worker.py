@@ -162,12 +162,13 @@ def fit(job: dict[str, Any]) -> dict[str, Any]:
     """Train for the job's CPU seconds: preparation included, imports and the calibration before it not."""
     few, many = job["calibration"]
     took = []
-    for count in (few, many):  # the difference of two short runs is free of what comes once
+    for count in (2, few, many):  # the first warms up; the difference of the others is free of what comes once
         began = time.process_time()
         train(job, count, math.inf)
         took.append(time.process_time() - began)
-    each = (took[1] - took[0]) / (many - few)
-    once = max(0.0, took[0] - few * each)
+    each = (took[2] - took[1]) / (many - few)
+    each = each if each > 0 else took[2] / many  # too short to tell
+    once = max(0.0, took[1] - few * each)
     steps = job.get("steps") or max(1, int((job["seconds"] * MARGIN - once) / each))
     began, wall = time.process_time(), time.monotonic()
     trainer, losses = train(job, steps, began + job["seconds"])

@@ -60,6 +60,7 @@ def fit(job: Mapping[str, Any]) -> dict[str, Any]:
         _fitted(items, job, count)
         took.append(time.process_time() - began)
     each = (took[2] - took[1]) / (many - few)
+    each = each if each > 0 else took[2] / many  # too short to tell
     once = max(0.0, took[1] - few * each)
     steps = job.get("steps") or max(1, int((job["seconds"] * MARGIN - once) / each))
     began, wall = time.process_time(), time.monotonic()
