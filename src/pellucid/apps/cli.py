@@ -177,6 +177,12 @@ def fit(
         Path | None,
         typer.Option("--from", metavar="RUN", help="Go on from the weights of this finished run, also on other data."),
     ] = None,
+    through: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN", help="Learn in the latent space of this finished run, as of a vq or a vae with --set grid=4."
+        ),
+    ] = None,
     adapt: Annotated[
         str, typer.Option(help="With --from, what moves: whole, last (layers) or lora (low-rank adapters).")
     ] = "whole",
@@ -248,6 +254,7 @@ def fit(
                 precision=precision,
                 settings={k: v for k, v in plain.items() if k in changes},
                 base=older,
+                through=load(through) if through is not None else None,
                 adapt=from_words(Adapt, {"how": adapt, **pairs(adapt_setting, "--set-adapt")}),
                 objective=from_words(objective_class(objective), goal) if objective is not None else None,
                 checkpoint_every=checkpoint_every,
