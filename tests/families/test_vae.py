@@ -163,3 +163,42 @@ def test_symbols_alone_are_refused_and_so_are_bad_settings() -> None:
         VAE(latent=0)
     with pytest.raises(BadInput, match="Tokens"):
         VAE().build(Tokens(5, 3), {}, Rows(0, torch.arange(1)))
+
+
+GRID = VAE(grid=4, channels=3, width=16, depth=1)
+
+
+@torch.no_grad()
+def test_a_latent_grid_is_a_small_picture_and_costs_what_its_numbers_cost() -> None:
+    space = Real((1, 10, 8), levels=17)
+    engine, batch = build(space, GRID), batch_of(space, 5)
+    assert engine.latent() == Real((3, 3, 2))
+    rows = Rows(0, batch.ids)
+    z = engine.encode(batch.x, batch.condition, rows)
+    assert z.shape == (5, 3, 3, 2)
+    assert engine.decode(z, batch.condition).shape == batch.x.shape
+    mean, log_spread = engine._posterior(batch.x, batch.condition)
+    log_q = Normal(mean, log_spread.exp()).log_prob(z.flatten(1)).sum(-1)
+    said = engine.observation.log_prob(engine._said(z.flatten(1), batch.condition), batch.x)
+    torch.testing.assert_close(engine.log_weight(batch.x, z, batch.condition), said - log_q, rtol=1e-5, atol=1e-4)
+
+
+@torch.no_grad()
+def test_a_latent_grid_rebuilds_without_being_told_conditions() -> None:
+    """What is trained through it never tells them: the same item comes back with them and without."""
+    space = Real((1, 10, 8), levels=17)
+    engine, batch = build(space, GRID), batch_of(space, 5)
+    told = engine.decode(engine.encode(batch.x, batch.condition), batch.condition)
+    untold = engine.decode(engine.encode(batch.x, Condition()), Condition())
+    torch.testing.assert_close(told, untold, rtol=1e-4, atol=1e-5)
+
+
+def test_latent_grids_out_of_range_are_refused() -> None:
+    with pytest.raises(BadInput, match="grid is 5. Accepted: a power of two from 1 to 16"):
+        VAE(grid=5)
+    with pytest.raises(BadInput, match="channels is 65. Accepted: 1 to 64"):
+        VAE(grid=4, channels=65)
+    with pytest.raises(BadInput, match="one place of the grid would cover 16 pixels a side"):
+        VAE(grid=16).build(Real((1, 12, 40)), {}, Rows(0, torch.arange(1)))
+    with pytest.raises(BadInput, match="a latent grid lies over pictures"):
+        VAE(grid=4).build(Real((6,)), {}, Rows(0, torch.arange(1)))

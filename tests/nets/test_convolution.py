@@ -7,7 +7,7 @@ import torch
 from torch.func import functional_call, grad, vmap
 
 from pellucid.core.rows import Rows
-from pellucid.nets.convolution import ConvBlock, ConvDecoder, ConvEncoder
+from pellucid.nets.convolution import ConvBlock, ConvDecoder, ConvEncoder, map_size
 from pellucid.nets.critic import Critic
 
 SHAPES = [(1, 8, 8), (3, 9, 14), (1, 28, 28), (2, 33, 64), (1, 5, 4)]
@@ -67,3 +67,26 @@ def test_the_critic_keeps_rows_apart_even_in_the_gradient_of_its_gradient(shape:
         )
         for (name, p), value in zip(critic.named_parameters(), expected, strict=True):
             torch.testing.assert_close(mapped[name][j], torch.zeros_like(p) if value is None else value)
+
+
+@pytest.mark.parametrize(
+    ("shape", "squeeze", "sides"),
+    [((1, 8, 8), 1, (8, 8)), ((1, 8, 8), 2, (4, 4)), ((3, 28, 30), 4, (7, 8)), ((2, 17, 33), 8, (3, 5))],
+)
+def test_with_squeeze_a_grid_stands_in_the_middle(
+    shape: tuple[int, int, int], squeeze: int, sides: tuple[int, int]
+) -> None:
+    encoder = ConvEncoder(shape, 5, width=8, squeeze=squeeze)
+    decoder = ConvDecoder(5, shape, width=8, squeeze=squeeze)
+    for many in (4, 1, 0):
+        z = encoder(torch.randn(many, *shape))
+        assert z.shape == (many, 5, *sides) == (many, 5, *map_size(shape, squeeze))
+        assert decoder(z).shape == (many, *shape)
+
+
+def test_a_place_of_the_grid_sees_its_own_part_of_the_picture_most() -> None:
+    """Moving the picture by one square moves the grid by one place, away from the border."""
+    encoder = ConvEncoder((1, 32, 32), 3, width=8, squeeze=4, norm=False)
+    x = torch.randn(1, 1, 32, 32)
+    z, moved = encoder(x), encoder(x.roll(4, dims=-1))
+    torch.testing.assert_close(z[..., 3:-4, 3:-4], moved[..., 3:-4, 4:-3], rtol=1e-4, atol=1e-5)
