@@ -41,6 +41,8 @@ FAMILIES: dict[str, str] = {
     "vq": "pellucid.families.vq:VQ",
     "autoregressive": "pellucid.families.autoregressive:Autoregressive",
     "diffusion": "pellucid.families.flow_matching:FlowMatching",
+    "edm": "pellucid.families.edm:EDM",
+    "ddpm": "pellucid.families.ddpm:DDPM",
     "masked": "pellucid.families.masked:Masked",
     "ngram": "pellucid.families.ngram:NGram",
 }

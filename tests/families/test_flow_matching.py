@@ -17,7 +17,8 @@ from pellucid.core.rows import Rows
 from pellucid.core.settings import from_plain, to_plain
 from pellucid.core.space import Field, Mixed, Real, Space, Tokens
 from pellucid.core.trace import Recording, Silent
-from pellucid.families.flow_matching import GUARD, FlowHow, FlowMatching, FlowMatchingEngine, mix
+from pellucid.families.denoising import GUARD, DiffusionHow
+from pellucid.families.flow_matching import FlowMatching, FlowMatchingEngine, mix
 
 PICTURE = Real((1, 8, 8), levels=17)
 PHOTO = Real((3, 7, 10), levels=256)
@@ -66,7 +67,7 @@ every_space = pytest.mark.parametrize(
 
 
 def test_what_it_offers() -> None:
-    assert offers(FlowMatching.engine) == ("Learns", "Prepares", "Samples", "Denoises")
+    assert offers(FlowMatching.engine) == ("Learns", "Prepares", "Samples", "Scores", "Denoises")
 
 
 @every_space
@@ -139,7 +140,7 @@ def test_the_loss_has_its_least_where_the_velocity_is_right() -> None:
         def forward(self, inputs: Tensor, vector: Tensor) -> Tensor:
             return (many.x - noise - v) / stray
 
-    engine.network = Knows()
+    engine.network.net = Knows()
     assert float(engine.losses(many, rows(5)).max()) < 1e-20
 
 
@@ -170,7 +171,7 @@ def test_an_untrained_engine_denoises_as_the_datas_gaussian() -> None:
 
 def test_an_untrained_engine_samples_the_datas_gaussian() -> None:
     engine = built(VECTOR, awake=False)
-    x = engine.sample(rows(4000), classes(4000), FlowHow(steps=60), Silent())
+    x = engine.sample(rows(4000), classes(4000), DiffusionHow(steps=60), Silent())
     torch.testing.assert_close(x.mean(0), engine.gauss.mean, atol=0.05, rtol=0.0)
     cov = engine.gauss.basis @ torch.diag(engine.gauss.variance) @ engine.gauss.basis.T
     torch.testing.assert_close(torch.cov(x.T), cov, atol=0.03, rtol=0.0)
@@ -181,7 +182,7 @@ def test_an_untrained_engine_samples_the_datas_gaussian() -> None:
 @pytest.mark.parametrize("guidance", [0.0, 1.0, 2.0])
 def test_a_sample_does_not_depend_on_its_batch(space: Real, solver: str, guidance: float) -> None:
     engine = built(space)
-    how = from_plain(FlowHow, {"steps": 3, "solver": solver, "guidance": guidance})
+    how = from_plain(DiffusionHow, {"steps": 3, "solver": solver, "guidance": guidance})
     whole = engine.sample(rows(5), classes(5), how, Silent())
     alone = engine.sample(rows(5).take(slice(3, 4)), classes(5).take(slice(3, 4)), how, Silent())
     assert whole.shape == (5, *space.shape)
@@ -195,23 +196,23 @@ def test_a_sample_does_not_depend_on_its_batch(space: Real, solver: str, guidanc
 
 def test_samples_of_grids_stay_on_their_range_and_the_condition_matters() -> None:
     engine = built(PHOTO)
-    x = engine.sample(rows(4), classes(4), FlowHow(steps=3), Silent())
+    x = engine.sample(rows(4), classes(4), DiffusionHow(steps=3), Silent())
     assert x.min() >= -1.0
     assert x.max() <= 1.0
-    other = engine.sample(rows(4), classes(4).nothing(), FlowHow(steps=3), Silent())
+    other = engine.sample(rows(4), classes(4).nothing(), DiffusionHow(steps=3), Silent())
     assert (x != other).any()
 
 
 def test_guidance_zero_is_no_condition() -> None:
     engine = built(VECTOR)
-    plain = engine.sample(rows(4), classes(4).nothing(), FlowHow(steps=3), Silent())
-    zero = engine.sample(rows(4), classes(4), FlowHow(steps=3, guidance=0.0), Silent())
+    plain = engine.sample(rows(4), classes(4).nothing(), DiffusionHow(steps=3), Silent())
+    zero = engine.sample(rows(4), classes(4), DiffusionHow(steps=3, guidance=0.0), Silent())
     torch.testing.assert_close(plain, zero)
 
 
 @pytest.mark.parametrize(("steps", "shift"), [(1, 1.0), (20, 3.0), (500, 0.5)])
 def test_noise_levels(steps: int, shift: float) -> None:
-    sigmas = built(VECTOR).sigmas(FlowHow(steps=steps, shift=shift))
+    sigmas = built(VECTOR).sigmas(DiffusionHow(steps=steps, shift=shift))
     assert sigmas.shape == (steps + 1,)
     assert torch.isfinite(sigmas).all()
     assert (sigmas.diff() < 0).all()
@@ -221,7 +222,7 @@ def test_noise_levels(steps: int, shift: float) -> None:
 
 def test_a_trace_hears_the_walk() -> None:
     trace = Recording(["x_t", "denoised", "sigma"])
-    built(PICTURE).sample(rows(2), classes(2), FlowHow(steps=4), trace)
+    built(PICTURE).sample(rows(2), classes(2), DiffusionHow(steps=4), trace)
     assert len(trace.kept["denoised"]) == 4
     assert trace.kept["x_t"][0].shape == (2, 1, 8, 8)
 
@@ -249,7 +250,7 @@ class TestConditions:
                 seen.append(x)
                 return x[:, :3]
 
-        engine.network = Looks()
+        engine.network.net = Looks()
         small = torch.randn(2, 3, 4, 4, dtype=torch.float64)
         both = torch.ones(2, dtype=torch.bool)
         label = torch.zeros(2, 1, dtype=torch.int64)
@@ -289,8 +290,8 @@ class TestSettings:
     def test_round_trip(self) -> None:
         family = FlowMatching(width=16, dropout=0.1)
         assert from_plain(FlowMatching, to_plain(family)) == family
-        how = FlowHow(steps=7, guidance=2.0)
-        assert from_plain(FlowHow, to_plain(how)) == how
+        how = DiffusionHow(steps=7, guidance=2.0)
+        assert from_plain(DiffusionHow, to_plain(how)) == how
 
     @pytest.mark.parametrize(
         "wrong", [{"width": 12}, {"depth": 0}, {"dropout": 1.0}, {"p_uncond": -0.1}, {"time_spread": 0.0}]
@@ -302,10 +303,10 @@ class TestSettings:
     @pytest.mark.parametrize("wrong", [{"steps": 0}, {"guidance": -1.0}, {"shift": 0.0}])
     def test_wrong_ways_to_sample_are_refused(self, wrong: dict[str, float]) -> None:
         with pytest.raises(BadInput, match=next(iter(wrong))):
-            from_plain(FlowHow, wrong)
+            from_plain(DiffusionHow, wrong)
 
     def test_somebody_elses_how_is_refused(self) -> None:
-        with pytest.raises(BadInput, match="FlowHow"):
+        with pytest.raises(BadInput, match="DiffusionHow"):
             built(VECTOR).sigmas(How())
 
     def test_what_it_accepts(self) -> None:
@@ -333,7 +334,7 @@ class TestBuilding:
         before = torch.get_rng_state()
         one, two, other = (FlowMatching(width=8).build(VECTOR, {}, rows(1, s)) for s in (0, 0, 1))
         assert (torch.get_rng_state() == before).all()
-        first, again, differs = (dict(e.named_parameters())["network.first.weight"] for e in (one, two, other))
+        first, again, differs = (dict(e.named_parameters())["network.net.first.weight"] for e in (one, two, other))
         assert (first == again).all()
         assert (first != differs).any()
 
@@ -341,7 +342,7 @@ class TestBuilding:
         base = built(VECTOR)
         new = FlowMatching(width=8, depth=2).build(VECTOR, CLASSES, rows(1, 9), base.float())
         fresh, old = new.state_dict(), base.state_dict()
-        assert (fresh["network.blocks.0.inner.weight"] == old["network.blocks.0.inner.weight"]).all()
+        assert (fresh["network.net.blocks.0.inner.weight"] == old["network.net.blocks.0.inner.weight"]).all()
         assert (fresh["gauss.mean"] == old["gauss.mean"]).all()
 
     def test_what_preparing_sees_is_part_of_the_state(self) -> None:
@@ -349,7 +350,7 @@ class TestBuilding:
         again = FlowMatching(width=8, depth=1).build(VECTOR, CLASSES, rows(1)).double()
         again.load_state_dict(engine.state_dict())
         assert isinstance(again, FlowMatchingEngine)
-        how = FlowHow(steps=3)
+        how = DiffusionHow(steps=3)
         torch.testing.assert_close(
             again.sample(rows(2), classes(2), how, Silent()), engine.sample(rows(2), classes(2), how, Silent())
         )
@@ -371,7 +372,7 @@ class TestBuilding:
         engine = FlowMatchingEngine(
             FlowMatching(), VECTOR, {}, make=lambda w: Own(w.copies * w.space.size, w.space.size)
         )
-        assert engine.sample(rows(2), Condition(), FlowHow(steps=2), Silent()).shape == (2, 5)
+        assert engine.sample(rows(2), Condition(), DiffusionHow(steps=2), Silent()).shape == (2, 5)
 
 
 @every_space
@@ -393,7 +394,7 @@ def test_a_few_seconds_teach_it_a_ring() -> None:
     engine = FlowMatching(width=64, depth=2).build(Real((2,)), {}, rows(1))
     assert isinstance(engine, FlowMatchingEngine)
     engine.prepare(Batch(ring, torch.arange(2000)))
-    how = FlowHow(steps=20)
+    how = DiffusionHow(steps=20)
     inside = lambda: float((engine.sample(rows(1000), Condition(), how, Silent()).norm(dim=1) < 0.7).double().mean())  # noqa: E731
     before = inside()
     optimizer = torch.optim.Adam(engine.parameters(), lr=3e-3)

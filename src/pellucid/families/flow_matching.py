@@ -10,7 +10,7 @@ as a start (`nets/gaussian.py`), forgetting the condition now and then for guida
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -18,66 +18,20 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.core.batch import Batch, Condition
-from pellucid.core.capabilities import (
-    Denoises,
-    Family,
-    How,
-    Learns,
-    Part,
-    Prepares,
-    Refusal,
-    Samples,
-    Training,
-    Turn,
-    expand_like,
-)
+from pellucid.core.capabilities import Family, How, Part, Refusal, Training, expand_like
 from pellucid.core.errors import BadInput
 from pellucid.core.rows import Rows
 from pellucid.core.space import Real, Space
-from pellucid.core.trace import Trace
-from pellucid.nets.choose import Factory, Wanted, backbone, is_picture
-from pellucid.nets.condition import ConditionEncoder, drop_conditions
+from pellucid.families.denoising import DenoisingEngine, Net, check_net, refusal
+from pellucid.nets.choose import Factory, is_picture
 from pellucid.nets.gaussian import GaussianGuess
-from pellucid.nets.mlp import fourier_features
-from pellucid.solvers.ancestral import ancestral
-from pellucid.solvers.euler import euler
-from pellucid.solvers.guidance import guided
-from pellucid.solvers.heun import heun
+from pellucid.nets.inherit import inherit
 
-__all__ = ["FlowHow", "FlowMatching", "FlowMatchingEngine", "mix"]
+__all__ = ["FlowMatching", "FlowMatchingEngine", "mix"]
 
+Times = Literal["logit_normal", "uniform", "mode"]
+LARGEST_MODE = 1.75  # beyond, two times would share one place and the density of mode sampling be none
 SIGMA_MAX = 300.0  # noise so strong that nothing of the data is left in float32 samples of ordinary scale
-GUARD = 0.15  # how far black and white are moved outwards, in units of half the range
-GUARD_LEVELS = 64  # with fewer levels, rounding to the nearest removes the grain anyway
-LARGEST_FLAT = 16_384  # numbers that the MLP is offered for events that are neither pictures nor vectors
-
-Solver = Literal["euler", "heun", "ancestral"]
-SOLVERS: dict[str, Callable[..., Tensor]] = {"euler": euler, "heun": heun, "ancestral": ancestral}
-
-
-@dataclass(frozen=True)
-class FlowHow(How):
-    """How to walk from noise to data.
-
-    steps: noise levels on the way. solver: euler (fast), heun (two evaluations a step), ancestral (fresh noise a step).
-    guidance: 1 follows the condition as learned, more exaggerates it, 0 ignores it.
-    shift: more than 1 spends more of the steps at high noise.
-    """
-
-    steps: int = 20
-    solver: Solver = "euler"
-    guidance: float = 1.0
-    shift: float = 1.0
-
-    def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise BadInput(f"steps is {self.steps}", accepted="1 or more")
-        if self.solver not in SOLVERS:
-            raise BadInput(f"solver is {self.solver!r}", accepted=", ".join(SOLVERS))
-        if self.guidance < 0.0:
-            raise BadInput(f"guidance is {self.guidance}", accepted="0 or more; 1 is the condition as learned")
-        if self.shift <= 0.0:
-            raise BadInput(f"shift is {self.shift}", accepted="more than 0; 1 is even steps in time")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,8 +41,11 @@ class FlowMatching(Family):
     width: channels at the finest level of the U-Net, or width of the MLP; None chooses by the data.
     depth: blocks a level, or blocks; None chooses. dropout: share of activations dropped in training.
     p_uncond: share of training rows whose condition is forgotten, which guidance needs.
-    gaussian: start from the closed-form answer for Gaussian data; False uses no statistics of the data at all.
-    time_mean, time_spread: training times are sigmoid(mean + spread * normal).
+    net: unet, dit or mlp; None chooses by the data.
+    gaussian: start from the closed-form answer for Gaussian data; False uses no statistics of the data for it.
+    times: how training times are drawn. logit_normal: sigmoid(time_mean + time_spread * normal); uniform: evenly;
+    mode: more at the middle or at both ends, by time_spread (Esser et al. 2024, arXiv:2403.03206, eq. 20).
+    groups: groups of alike items, found without labels, that the network is told; 0 for none, None chooses.
     """
 
     name: ClassVar[str] = "diffusion"
@@ -99,29 +56,22 @@ class FlowMatching(Family):
     depth: int | None = None
     dropout: float = 0.0
     p_uncond: float = 0.1
+    net: Net | None = None
     gaussian: bool = True
+    groups: int | None = None
+    times: Times = "logit_normal"
     time_mean: float = 0.0
     time_spread: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.width is not None and (self.width < 8 or self.width % 8):
-            raise BadInput(f"width is {self.width}", accepted="None, or a multiple of 8", why="channels go in eights")
-        if self.depth is not None and self.depth < 1:
-            raise BadInput(f"depth is {self.depth}", accepted="None, or 1 or more")
-        for name in ("dropout", "p_uncond"):
-            if not 0.0 <= getattr(self, name) < 1.0:
-                raise BadInput(f"{name} is {getattr(self, name)}", accepted="0 or more and less than 1")
+        check_net(self.width, self.depth, self.groups, {"dropout": self.dropout, "p_uncond": self.p_uncond})
         if self.time_spread <= 0.0:
             raise BadInput(f"time_spread is {self.time_spread}", accepted="more than 0")
+        if self.times == "mode" and self.time_spread > LARGEST_MODE:
+            raise BadInput(f"time_spread is {self.time_spread} for times=mode", accepted=f"{LARGEST_MODE} at most")
 
     def accepts(self, space: Space, conditions: Mapping[str, Space]) -> Refusal | None:
-        if not isinstance(space, Real):
-            return Refusal("diffusion mixes data with noise, so it needs real numbers", "masked diffusion for symbols")
-        if space.ragged:
-            return Refusal("events of different lengths have no one amount of noise", "cut or pad to one length")
-        if not is_picture(space) and space.size > LARGEST_FLAT:
-            return Refusal(f"{space.size} numbers that are no picture are many for an MLP", "a learned latent space")
-        return None
+        return refusal(space, self.net)
 
     def parts(self) -> tuple[Part, ...]:
         return (
@@ -180,10 +130,7 @@ class FlowMatching(Family):
             raise BadInput(f"the space is {space}", accepted="Real", why=refusal.reason if refusal else "")
         with rows.seeding():
             engine = FlowMatchingEngine(self, space, conditions)
-        if base is not None:
-            fresh, old = engine.state_dict(), base.state_dict()
-            same = {k: v for k, v in old.items() if k in fresh and fresh[k].shape == v.shape}
-            engine.load_state_dict({**fresh, **same})
+        inherit(engine, base)
         return engine
 
 
@@ -202,41 +149,34 @@ def mix(noise: Tensor, data: Tensor, t: Tensor) -> Tensor:
     return torch.lerp(noise, data, expand_like(t, data))
 
 
-class FlowMatchingEngine(nn.Module, Learns, Prepares, Samples, Denoises):
-    """The velocity network with the closed-form Gaussian answer inside.
-
-    Conditions that are pictures are laid over the noisy picture as further channels; all others become one vector.
+class FlowMatchingEngine(DenoisingEngine):
+    """The velocity network with the closed-form Gaussian answer inside; shown x and the Gaussian's estimate.
 
     Args:
         family: settings. space: Real. conditions: name -> space.
         make: builds the network from a `Wanted`, for a net of your own.
     """
 
+    highest = SIGMA_MAX
+    lowest = 1e-3
+
     def __init__(
         self, family: FlowMatching, space: Real, conditions: Mapping[str, Space], make: Factory | None = None
     ) -> None:
-        super().__init__()
-        self.family = family
-        self.space = space
-        self.picture = is_picture(space)
-        overlaid = {k: s for k, s in conditions.items() if self.picture and isinstance(s, Real) and is_picture(s)}
-        self.overlays = tuple(overlaid)
-        self.overlay_channels = tuple(s.shape[0] for s in overlaid.values())
-        steer = 192 if self.picture else 256
-        self.gauss = GaussianGuess(space.size)
-        self.encode_condition = ConditionEncoder({k: s for k, s in conditions.items() if k not in self.overlays}, steer)
-        self.encode_time = nn.Sequential(nn.Linear(64, steer), nn.SiLU(), nn.Linear(steer, steer))
-        wanted = Wanted(
-            role="denoiser",
-            space=space,
+        super().__init__(
+            space,
+            conditions,
             copies=2,
-            extra=sum(channels + 1 for channels in self.overlay_channels),
-            steer=steer,
+            p_uncond=family.p_uncond,
             width=family.width,
             depth=family.depth,
             dropout=family.dropout,
+            net=family.net,
+            groups=family.groups,
+            make=make,
         )
-        self.network = backbone(wanted, make)
+        self.family = family
+        self.gauss = GaussianGuess(space.size)
 
     # -- the velocity --------------------------------------------------------------------------------------------
 
@@ -264,33 +204,29 @@ class FlowMatchingEngine(nn.Module, Learns, Prepares, Samples, Denoises):
     def correct(self, x: Tensor, t: Tensor, condition: Condition) -> tuple[Tensor, Tensor, Tensor]:
         """The network's part: its output, the Gaussian velocity and the stray, each (B, *event) and in x's dtype."""
         v, stray, inputs = self.guess(x, t)
-        for name, channels in zip(self.overlays, self.overlay_channels, strict=True):
-            inputs.append(self._overlay(name, channels, x, condition))
-        vector = self.encode_time(fourier_features(t, 64)) + self.encode_condition(condition, x)
-        out = self.network(torch.cat(inputs, dim=1), nn.functional.silu(vector))
-        return out.to(x.dtype), v, stray
+        return self.network(torch.cat(inputs, dim=1), t, condition), v, stray
 
     def velocity(self, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
         """E[data - noise | x] for x (B, *event) on the straight path at t (B,)."""
         out, v, stray = self.correct(x, t, condition)
         return v + stray * out
 
-    def _overlay(self, name: str, channels: int, x: Tensor, condition: Condition) -> Tensor:
-        """(B, channels + 1, H, W): a condition picture at the size of x, and a channel that says if it is given."""
-        if name not in condition.values:
-            return x.new_zeros(x.shape[0], channels + 1, *x.shape[2:])
-        given = expand_like(condition.given[name], x).to(x.dtype)
-        value = nn.functional.interpolate(condition.values[name].to(x.dtype), size=x.shape[2:], mode="nearest")
-        return torch.cat((value * given, given.expand(-1, 1, *x.shape[2:])), dim=1)
-
     # -- Learns, Prepares ----------------------------------------------------------------------------------------
 
     def prepare(self, batch: Batch) -> None:
+        super().prepare(batch)
         if self.family.gaussian:
             self.gauss.fit(self.guard(batch.x).flatten(1))
 
-    def turns(self) -> tuple[Turn, ...]:
-        return (Turn("velocity", tuple(self.parameters()), self.losses),)
+    def times(self, rows: Rows, dtype: torch.dtype) -> Tensor:
+        """(B,) times to train at."""
+        family, rows = self.family, rows.fork("time")
+        if family.times == "logit_normal":
+            return (family.time_mean + family.time_spread * rows.normal(dtype=dtype)).sigmoid()
+        u = rows.uniform(dtype=dtype)
+        if family.times == "uniform":
+            return u
+        return 1 - u - family.time_spread * ((torch.pi / 2 * u).cos().square() - 1 + u)
 
     def losses(self, batch: Batch, rows: Rows) -> Tensor:
         """(B,) mean squared mistake of each row, in units in which the Gaussian guess alone scores about 1.
@@ -299,38 +235,13 @@ class FlowMatchingEngine(nn.Module, Learns, Prepares, Samples, Denoises):
         category, they count little.
         """
         x = self.guard(batch.x)
-        logit = self.family.time_mean + self.family.time_spread * rows.fork("time").normal(dtype=x.dtype)
-        t = logit.sigmoid()
+        t = self.times(rows, x.dtype)
         noise = rows.fork("noise").normal(*x.shape[1:], dtype=x.dtype)
-        out, v, stray = self.correct(mix(noise, x, t), t, self.forget(batch.condition, rows.fork("drop")))
+        out, v, stray = self.correct(mix(noise, x, t), t, self.told(x, batch.condition, rows.fork("drop")))
         mistake = stray * out - (x - noise - v)
         return mistake.square().flatten(1).mean(dim=1) / stray.square().flatten(1).mean(dim=1)
 
-    def forget(self, condition: Condition, rows: Rows) -> Condition:
-        """The condition, forgotten as a whole in a share `p_uncond` of the rows, which guidance needs.
-
-        Of several conditions each is also forgotten by itself, so that any of them can be left unsaid.
-        """
-        share = self.family.p_uncond
-        if len(condition.values) > 1:
-            condition = drop_conditions(condition, rows.fork("each"), share)
-        if share > 0.0 and condition:
-            condition = condition.drop(dict.fromkeys(condition.values, rows.fork("all").uniform() >= share))
-        return condition
-
-    def guard(self, x: Tensor) -> Tensor:
-        """Pictures with black and white moved outwards, so that flat ground stays flat after the final clamp.
-
-        A network that must answer exactly -1 is off by a little everywhere, which shows as grain; when it may answer
-        anything below -1 the clamp makes it exact.
-        """
-        if not self.picture or self.space.levels is None or self.space.levels < GUARD_LEVELS:
-            return x
-        low, high = self.space.low, self.space.high
-        band = GUARD * (high - low) / 2
-        return torch.where(x <= low, low - band, torch.where(x >= high, high + band, x))
-
-    # -- Denoises, Samples ---------------------------------------------------------------------------------------
+    # -- Denoises ------------------------------------------------------------------------------------------------
 
     def denoise(self, x_t: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
         """E[data | x_t] for x_t = data + sigma * noise, by walking onto the straight path and back.
@@ -348,35 +259,10 @@ class FlowMatchingEngine(nn.Module, Learns, Prepares, Samples, Denoises):
 
         The shift of time: Esser et al. 2024, arXiv:2403.03206, eq. 23.
         """
-        how = self._own(how)
+        how = self.own(how)
         first = how.shift / (how.shift + SIGMA_MAX)
         u = torch.linspace(first, 1.0, how.steps + 1, dtype=torch.float64)
         return how.shift * (1 - u) / u
-
-    def settings(self) -> FlowHow:
-        """Pictures: more steps at high noise, and guidance as measured.
-
-        On 8x8 digits 1.25 brings 99% to 99.9% of the asked class for little coverage; on 28x28 clothes 1.5 halves the
-        Fréchet distance of 1 after short training. Rows of numbers follow the condition as learned.
-        """
-        if not self.picture:
-            return FlowHow()
-        return FlowHow(shift=3.0, guidance=1.25 if max(self.space.shape[1:]) <= 16 else 1.5)
-
-    @torch.no_grad()
-    def sample(self, rows: Rows, condition: Condition, how: How, trace: Trace) -> Tensor:
-        how = self._own(how)
-        like = self.gauss.mean
-        rows, condition = rows.to(like.device), condition.to(like.device)
-        sigmas = self.sigmas(how)
-        x = float(sigmas[0]) * rows.fork("start").normal(*self.space.shape, dtype=like.dtype)
-        x = SOLVERS[how.solver](guided(self, condition, how.guidance), x, sigmas, rows, trace)
-        return x if self.space.levels is None else x.clamp(self.space.low, self.space.high)
-
-    def _own(self, how: How) -> FlowHow:
-        if not isinstance(how, FlowHow):
-            raise BadInput(f"how is {type(how).__name__}", accepted="FlowHow", next="Start from engine.settings()")
-        return how
 
 
 FlowMatching.engine = FlowMatchingEngine

@@ -6,13 +6,19 @@ import torch
 from torch import Tensor
 
 from pellucid.core.batch import Condition
-from pellucid.core.capabilities import Denoises
+from pellucid.core.capabilities import Denoises, expand_like
 from pellucid.solvers.denoiser import Denoiser, at_condition
 
 __all__ = ["guided"]
 
 
-def guided(engine: Denoises, condition: Condition, weight: float, against: Condition | None = None) -> Denoiser:
+def guided(
+    engine: Denoises,
+    condition: Condition,
+    weight: float,
+    against: Condition | None = None,
+    between: tuple[float, float] | None = None,
+) -> Denoiser:
     """The engine's denoiser, pushed towards the condition.
 
     D_w(x) = D(x; without) + w * (D(x; with) - D(x; without))      Ho and Salimans 2022, arXiv:2207.12598, eq. 6
@@ -22,14 +28,22 @@ def guided(engine: Denoises, condition: Condition, weight: float, against: Condi
 
     Args:
         condition: B rows. weight: w. against: what to walk away from, B rows; None is the condition not given.
+        between: noise levels (lowest, highest) at which to push, both included; outside w is 1, at half the cost
+            (Kynkaanniemi et al. 2024, arXiv:2404.07724, eq. 5). None pushes everywhere.
     """
+    plain = at_condition(engine, condition)
     if not condition or (weight == 1.0 and against is None):
-        return at_condition(engine, condition)
+        return plain
     both = Condition.cat([condition, condition.nothing() if against is None else against])
 
     def denoise(x_t: Tensor, sigma: Tensor) -> Tensor:
+        inside = None if between is None else (sigma >= between[0]) & (sigma <= between[1])
+        if inside is not None and not bool(inside.any()):
+            return plain(x_t, sigma)
         doubled = engine.denoise(torch.cat((x_t, x_t)), torch.cat((sigma, sigma)), both)
         asked, unasked = doubled.chunk(2)
-        return torch.lerp(unasked, asked, weight)
+        if inside is None:
+            return torch.lerp(unasked, asked, weight)
+        return torch.where(expand_like(inside, asked), torch.lerp(unasked, asked, weight), asked)
 
     return denoise

@@ -1,0 +1,305 @@
+"""What engines that learn to denoise have in common: how they sample, score, forget conditions and guard flat ground.
+
+They differ in how noise is poured over data and in what the network answers: `flow_matching.py`, `ddpm.py`, `edm.py`.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from pellucid.core.batch import Batch, Condition
+from pellucid.core.capabilities import Denoises, How, Learns, LogProb, Prepares, Refusal, Samples, Scores, Turn
+from pellucid.core.errors import BadInput
+from pellucid.core.rows import Rows
+from pellucid.core.space import Real, Space, Tokens
+from pellucid.core.trace import Trace
+from pellucid.nets.choose import Factory, is_picture
+from pellucid.nets.condition import drop_conditions
+from pellucid.nets.groups import Groups
+from pellucid.nets.steered import Steered
+from pellucid.solvers.ancestral import ancestral
+from pellucid.solvers.ddim import ddim
+from pellucid.solvers.denoiser import Denoiser, at_condition
+from pellucid.solvers.dpm_solver import dpm_2m, dpm_2m_sde
+from pellucid.solvers.euler import euler
+from pellucid.solvers.guidance import guided
+from pellucid.solvers.heun import heun
+from pellucid.solvers.inversion import Inverted, invert, reversible_sigmas
+from pellucid.solvers.ode_likelihood import ode_log_prob
+from pellucid.solvers.variational_bound import variational_bound
+
+__all__ = ["GUARD", "DenoisingEngine", "DiffusionHow", "check_net", "refusal"]
+
+GUARD = 0.15  # how far black and white are moved outwards, in units of half the range
+GUARD_LEVELS = 64  # with fewer levels, rounding to the nearest removes the grain anyway
+LARGEST_FLAT = 16_384  # numbers that the MLP is offered for events that are neither pictures nor vectors
+GROUP = "group"  # the name under which an engine tells its network the group of an item
+GROUPS = 40  # of pictures, when the data has enough of them
+MOST_CLASSES = 1000  # beside which groups are counted
+
+Net = Literal["unet", "dit", "mlp"]
+Solver = Literal["euler", "heun", "ddim", "ancestral", "dpm_2m", "dpm_2m_sde"]
+SOLVERS: dict[str, Callable[..., Tensor]] = {
+    "euler": euler,
+    "heun": heun,
+    "ddim": ddim,
+    "ancestral": ancestral,
+    "dpm_2m": dpm_2m,
+    "dpm_2m_sde": dpm_2m_sde,
+}
+
+
+@dataclass(frozen=True)
+class DiffusionHow(How):
+    """How to walk from noise to data.
+
+    steps: noise levels on the way. solver: euler (fast), heun (two evaluations a step), dpm_2m (second order at one
+    evaluation); ancestral and dpm_2m_sde add fresh noise at each step; ddim is euler with a share eta of fresh noise.
+    guidance: 1 follows the condition as learned, more exaggerates it, 0 ignores it.
+    guide_from, guide_until: part of the way on which to guide, 0 is pure noise and 1 the finished item.
+    against: what to walk away from, B rows of the condition; None is the condition left unsaid.
+    shift: more than 1 spends more of the steps at high noise.
+    """
+
+    steps: int = 20
+    solver: Solver = "euler"
+    guidance: float = 1.0
+    guide_from: float = 0.0
+    guide_until: float = 1.0
+    shift: float = 1.0
+    eta: float = 0.0
+    against: Condition | None = None
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise BadInput(f"steps is {self.steps}", accepted="1 or more")
+        if self.solver not in SOLVERS:
+            raise BadInput(f"solver is {self.solver!r}", accepted=", ".join(SOLVERS))
+        if not 0.0 <= self.guidance < float("inf"):
+            raise BadInput(f"guidance is {self.guidance}", accepted="0 or more; 1 is the condition as learned")
+        if not 0.0 <= self.guide_from < self.guide_until <= 1.0:
+            raise BadInput(
+                f"guide_from is {self.guide_from}, guide_until {self.guide_until}", accepted="0 <= from < until <= 1"
+            )
+        if not 0.0 < self.shift < float("inf"):
+            raise BadInput(f"shift is {self.shift}", accepted="more than 0; 1 is even steps in time")
+        if not 0.0 <= self.eta <= 1.0 or (self.eta and self.solver != "ddim"):
+            raise BadInput(f"eta is {self.eta} for {self.solver}", accepted="from 0 to 1, and only for ddim")
+
+
+def check_net(width: int | None, depth: int | None, groups: int | None, shares: Mapping[str, float]) -> None:
+    """Refuse sizes and shares that no network here can have."""
+    if width is not None and (width < 8 or width % 8):
+        raise BadInput(f"width is {width}", accepted="None, or a multiple of 8", why="channels go in eights")
+    if depth is not None and depth < 1:
+        raise BadInput(f"depth is {depth}", accepted="None, or 1 or more")
+    if groups is not None and groups < 0:
+        raise BadInput(f"groups is {groups}", accepted="None, or 0 for none, or how many")
+    for name, share in shares.items():
+        if not 0.0 <= share < 1.0:
+            raise BadInput(f"{name} is {share}", accepted="0 or more and less than 1")
+
+
+def refusal(space: Space, net: Net | None) -> Refusal | None:
+    """Why noise cannot be poured over events of this space, or the wanted net not see them."""
+    if not isinstance(space, Real):
+        return Refusal("diffusion mixes data with noise, so it needs real numbers", "masked diffusion for symbols")
+    if space.ragged:
+        return Refusal("events of different lengths have no one amount of noise", "cut or pad to one length")
+    if net == "unet" and not is_picture(space):
+        return Refusal("a U-Net wants pictures", "net=mlp or net=dit")
+    if not is_picture(space) and space.size > LARGEST_FLAT:
+        return Refusal(f"{space.size} numbers that are no picture are many for an MLP", "a learned latent space")
+    return None
+
+
+class DenoisingEngine(nn.Module, Learns, Prepares, Samples, Scores, Denoises):
+    """A network inside a denoiser. A subclass says its losses, its `denoise` and its noise levels.
+
+    Conditions that are pictures are laid over the noisy picture as further channels; captions are read word by word;
+    all others become one vector. With `groups`, the network is also told which group of alike items an item is of.
+
+    Args:
+        space: Real. conditions: name -> space. copies: events that the network is shown side by side.
+        p_uncond: share of rows whose condition is forgotten in training. groups: None chooses.
+        make: builds the network from a `Wanted`, for a net of your own.
+    """
+
+    highest: float
+    """Noise so strong that nothing of the data is left."""
+    lowest: float
+    """Noise so weak that nothing of the data is lost, where likelihoods end."""
+
+    def __init__(
+        self,
+        space: Real,
+        conditions: Mapping[str, Space],
+        *,
+        copies: int,
+        p_uncond: float,
+        width: int | None,
+        depth: int | None,
+        dropout: float,
+        net: Net | None,
+        groups: int | None,
+        make: Factory | None = None,
+    ) -> None:
+        super().__init__()
+        self.space = space
+        self.picture = is_picture(space)
+        self.p_uncond = p_uncond
+        self.labelled = _label_of(conditions)
+        self.groups: Groups | None = None
+        if groups is None:
+            groups = GROUPS if self.picture and min(space.shape[1:]) >= 16 and self.labelled != "" else 0
+        told = dict(conditions)
+        if groups:
+            label = conditions[self.labelled] if self.labelled else None
+            self.groups = Groups(space.size, groups, label.symbols if isinstance(label, Tokens) else 1)
+            told[GROUP] = Tokens(groups, 1)
+        self.network = Steered(
+            space, told, copies=copies, width=width, depth=depth, dropout=dropout, net=net, make=make
+        )
+
+    @abc.abstractmethod
+    def losses(self, batch: Batch, rows: Rows) -> Tensor:
+        """(B,) what the network got wrong in each row at a random amount of noise."""
+
+    # -- Learns, Prepares ----------------------------------------------------------------------------------------
+
+    def turns(self) -> tuple[Turn, ...]:
+        return (Turn("denoise", tuple(self.parameters()), self.losses),)
+
+    def prepare(self, batch: Batch) -> None:
+        """Find the groups of the data, where there are to be any."""
+        if self.groups is not None:
+            label = batch.condition.values[self.labelled].flatten() if self.labelled else None
+            self.groups.fit(self.guard(batch.x).flatten(1), label)
+
+    def forget(self, condition: Condition, rows: Rows) -> Condition:
+        """The condition, forgotten as a whole in a share `p_uncond` of the rows, which guidance needs.
+
+        Of several conditions each is also forgotten by itself, so that any of them can be left unsaid.
+        """
+        if len(condition.values) > 1:
+            condition = drop_conditions(condition, rows.fork("each"), self.p_uncond)
+        if self.p_uncond > 0.0 and condition:
+            keep = rows.fork("all").uniform() >= self.p_uncond
+            condition = condition.drop(dict.fromkeys(condition.values, keep))
+        return condition
+
+    def told(self, x: Tensor, condition: Condition, rows: Rows) -> Condition:
+        """What the network is told of guarded items x (B, *event) in training: condition and group, some forgotten."""
+        if self.groups is not None:
+            condition = self._with_group(condition, self.groups.of(x.flatten(1)))
+        return self.forget(condition, rows)
+
+    def _with_group(self, condition: Condition, group: Tensor) -> Condition:
+        given = torch.ones_like(group, dtype=torch.bool)
+        return Condition({**condition.values, GROUP: group[:, None]}, {**condition.given, GROUP: given})
+
+    def guard(self, x: Tensor) -> Tensor:
+        """Pictures with black and white moved outwards, so that flat ground stays flat after the final clamp.
+
+        A network that must answer exactly -1 is off by a little everywhere, which shows as grain; when it may answer
+        anything below -1 the clamp makes it exact.
+        """
+        if not self.guarded:
+            return x
+        low, high = self.space.low, self.space.high
+        band = GUARD * (high - low) / 2
+        return torch.where(x <= low, low - band, torch.where(x >= high, high + band, x))
+
+    @property
+    def guarded(self) -> bool:
+        """Are black and white moved outwards?"""
+        return self.picture and self.space.levels is not None and self.space.levels >= GUARD_LEVELS
+
+    # -- Samples -------------------------------------------------------------------------------------------------
+
+    def settings(self) -> DiffusionHow:
+        """Pictures: more steps at high noise, and guidance as measured.
+
+        On 8x8 digits 1.25 brings 99% to 99.9% of the asked class for little coverage; on 28x28 clothes 1.5 halves the
+        Fréchet distance of 1 after short training. Rows of numbers follow the condition as learned.
+        """
+        if not self.picture:
+            return DiffusionHow()
+        return DiffusionHow(shift=3.0, guidance=1.25 if max(self.space.shape[1:]) <= 16 else 1.5)
+
+    @torch.no_grad()
+    def sample(self, rows: Rows, condition: Condition, how: How, trace: Trace) -> Tensor:
+        """Black and white of guarded pictures are clamped back onto the range of the grid."""
+        how, like = self.own(how), next(self.parameters())
+        rows, condition = rows.to(like.device), condition.to(like.device)
+        sigmas = self.sigmas(how)
+        x = float(sigmas[0]) * rows.fork("start").normal(*self.space.shape, dtype=like.dtype)
+        extra = {"eta": how.eta} if how.solver == "ddim" else {}
+        x = SOLVERS[how.solver](self.guide(condition, how, rows), x, sigmas, rows, trace, **extra)
+        return x if self.space.levels is None else x.clamp(self.space.low, self.space.high)
+
+    def guide(self, condition: Condition, how: DiffusionHow, rows: Rows) -> Denoiser:
+        """The denoiser that a sample follows: with the condition, a group drawn for each row, and guidance."""
+        against = how.against
+        if against is not None:
+            if set(against.values) != set(condition.values) or len(next(iter(against.given.values()))) != len(rows):
+                raise BadInput(
+                    f"against says {', '.join(against.values) or 'nothing'}",
+                    accepted=f"{len(rows)} rows of {', '.join(condition.values) or 'a model with conditions'}",
+                )
+            against = against.to(rows.ids.device)
+        if self.groups is not None:
+            label, given = (
+                (condition.values[self.labelled].flatten(), condition.given[self.labelled])
+                if self.labelled and self.labelled in condition.values
+                else (None, None)
+            )
+            condition = self._with_group(condition, self.groups.draw(rows.fork("group"), label, given))
+            if against is not None:
+                nowhere = condition.nothing()
+                against = Condition(
+                    {**against.values, GROUP: nowhere.values[GROUP]}, {**against.given, GROUP: nowhere.given[GROUP]}
+                )
+        between = None
+        if how.guide_from > 0.0 or how.guide_until < 1.0:
+            levels = self.sigmas(how)
+            last = len(levels) - 1
+            between = (float(levels[round(how.guide_until * last)]), float(levels[round(how.guide_from * last)]))
+        return guided(self, condition, how.guidance, against, between)
+
+    def invert(self, x: Tensor, condition: Condition, steps: int = 50) -> tuple[Inverted, Tensor]:
+        """The noise that leads to items x (B, *event), and the noise levels along which `euler` leads back to them."""
+        sigmas = reversible_sigmas(steps, self.highest)
+        return invert(at_condition(self, condition), self.guard(x), sigmas), sigmas
+
+    # -- Scores --------------------------------------------------------------------------------------------------
+
+    def log_prob(self, batch: Batch, rows: Rows) -> LogProb:
+        """Continuous numbers: an estimate by the probability-flow equation. Grids: the variational bound."""
+        x, denoise = self.guard(batch.x), at_condition(self, batch.condition)
+        if self.space.levels is None:
+            return ode_log_prob(denoise, x, rows, highest=self.highest, lowest=self.lowest)
+        grid = torch.linspace(self.space.low, self.space.high, self.space.levels, dtype=torch.float64)
+        lowest = self.space.step / 2  # below it the grid tells more than the network could
+        return variational_bound(denoise, x, rows, highest=self.highest, lowest=lowest, looks=32, grid=self.guard(grid))
+
+    def own(self, how: How) -> DiffusionHow:
+        """The settings, refused unless they are this kind of engine's."""
+        if not isinstance(how, DiffusionHow):
+            raise BadInput(f"how is {type(how).__name__}", accepted="DiffusionHow", next="Start from engine.settings()")
+        return how
+
+
+def _label_of(conditions: Mapping[str, Space]) -> str | None:
+    """Name of the one class that items come with; None when they come with nothing, "" when with anything else."""
+    if not conditions:
+        return None
+    name, space = next(iter(conditions.items()))
+    one = len(conditions) == 1 and isinstance(space, Tokens) and space.length == 1 and space.symbols <= MOST_CLASSES
+    return name if one else ""
