@@ -188,10 +188,18 @@ def test_any_wrong_value_is_refused_or_harmless(one: Path, name: str) -> None:
 @pytest.mark.parametrize("other", WRONG)
 @pytest.mark.parametrize(
     "at",
-    [("family",), ("settings", "latent"), ("settings", "beta"), ("seed",), ("space",), ("threads",), ("data", "items")],
+    [
+        ("family",),
+        ("settings", "latent"),
+        ("settings", "free_bits"),
+        ("seed",),
+        ("space",),
+        ("threads",),
+        ("data", "items"),
+    ],
 )
 def test_values_of_another_type_are_refused(one: Path, at: tuple[str, ...], other: object) -> None:
-    if (at[-1], other) in (("seed", -1), ("beta", 1e99)):
+    if (at[-1], other) in (("seed", -1), ("free_bits", 1e99)):
         return  # values of the right type, odd as they are
     value = json.loads((one / "recipe.json").read_text())
     write_json(one / "recipe.json", replaced(value, at, other))
