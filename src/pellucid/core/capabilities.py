@@ -132,9 +132,10 @@ class Training:
 
     batch: int = 64
     rate: float = 1e-3
-    optimizer: Literal["adam", "sgd"] = "adam"
+    optimizer: Literal["adam", "sgd", "muon"] = "adam"
     betas: tuple[float, float] = (0.9, 0.99)
     momentum: float = 0.9
+    matrix_rate: float = 0.02  # Muon's rate for matrices; `rate` is that of all other parameters then
     weight_decay: float = 0.0
     clip: float | None = 1.0
     ema: float | None = 0.999

@@ -12,12 +12,11 @@ from pellucid.core.batch import Batch, Examples
 from pellucid.core.capabilities import Training
 from pellucid.core.rows import Rows
 from pellucid.core.run import Run
+from pellucid.training.muon import is_matrix
 from pellucid.training.precision import autocast
 from pellucid.training.step import Step
 
 __all__ = ["Memory", "activations", "needed", "size_of"]
-
-SLOTS = {"adam": 2, "sgd": 1}  # numbers that an optimizer keeps for each weight
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,13 +66,14 @@ def needed(
     Args:
         batch, rows: of the size that training uses. loaded: bytes of the data as it was read, beside `examples`.
     """
+    distinct = {id(p): p for turn in step.turns for p in turn.parameters}.values()
     learned = {id(p): _bytes(p) for turn in step.turns for p in turn.parameters}
     numbers = {id(p): p.numel() for turn in step.turns for p in turn.parameters}
     return Memory(
         data=loaded + examples.held(),
         weights=_held(step.state_dict().values()),
         gradients=sum(learned.values()),
-        optimizer=SLOTS[settings.optimizer] * sum(learned.values()),
+        optimizer=sum(_slots(p, settings) * _bytes(p) for p in distinct),
         average=0 if settings.ema is None else 4 * sum(numbers.values()),
         base=0 if base is None else _held(base.state_dict().values()),
         activations=max(activations(step, i, batch, rows, run) for i in range(len(step.turns))),
@@ -122,3 +122,10 @@ def _place(tensor: Tensor) -> int:
 
 def _bytes(tensor: Tensor) -> int:
     return tensor.numel() * tensor.element_size()
+
+
+def _slots(p: Tensor, settings: Training) -> int:
+    """Numbers that the optimizer keeps for each number of a parameter."""
+    if settings.optimizer == "muon":
+        return 1 if is_matrix(p) else 2
+    return {"adam": 2, "sgd": 1}[settings.optimizer]

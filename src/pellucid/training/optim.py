@@ -1,4 +1,4 @@
-"""Optimizers: Adam, or SGD with momentum, both with decoupled weight decay that touches matrices alone."""
+"""Optimizers: Adam, SGD with momentum, or Muon, all with decoupled weight decay that touches matrices alone."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from pellucid.core.capabilities import Training, Turn
 from pellucid.core.errors import BadInput
+from pellucid.training.muon import Muon, is_matrix
 
 __all__ = ["clip", "gradient_norm", "optimizer_for", "update"]
 
@@ -31,9 +32,18 @@ def optimizer_for(turn: Turn, parameters: Mapping[str, nn.Parameter], settings: 
     if settings.optimizer == "adam":
         adam = [{"params": g["params"], "weight_decay": g["decay"]} for g in groups]
         return torch.optim.AdamW(adam, lr=rate, betas=turn.betas or settings.betas, fused=True)
+    if settings.optimizer == "muon":
+        return Muon(
+            [p for p in parameters.values() if is_matrix(p)],
+            [p for p in parameters.values() if not is_matrix(p)],
+            lr=rate,
+            ratio=settings.matrix_rate / settings.rate,
+            betas=turn.betas or settings.betas,
+            decay=settings.weight_decay,
+        )
     if settings.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=rate, momentum=settings.momentum, foreach=True)
-    raise BadInput(f"optimizer is '{settings.optimizer}'", accepted="adam, sgd")
+    raise BadInput(f"optimizer is '{settings.optimizer}'", accepted="adam, sgd, muon")
 
 
 @torch.no_grad()

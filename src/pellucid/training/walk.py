@@ -27,7 +27,8 @@ from pellucid.training.step import Step
 
 __all__ = ["Walk", "encoded", "memory_errors", "put_weights"]
 
-SLOTS = {"adam": {"step", "exp_avg", "exp_avg_sq"}, "sgd": {"momentum_buffer"}}  # an optimizer's state, by parameter
+ADAM, MOMENTUM = {"step", "exp_avg", "exp_avg_sq"}, {"momentum_buffer"}
+SLOTS = {"adam": [ADAM], "sgd": [MOMENTUM], "muon": [ADAM, MOMENTUM]}  # what an optimizer may hold of a parameter
 
 
 class Walk:
@@ -217,10 +218,10 @@ class _Player:
 
     def restore(self, name: str, slots: Mapping[str, Tensor]) -> None:
         p = self.parameters.get(name)
-        if p is None or set(slots) != self.slots:
+        if p is None or set(slots) not in self.slots:
             raise BadBundle(
                 f"the checkpoint's optimizer holds {sorted(slots)} of '{name}' in turn '{self.turn.name}'",
-                accepted=f"{sorted(self.slots)} of {', '.join(self.parameters)}",
+                accepted=f"{' or '.join(str(sorted(s)) for s in self.slots)} of {', '.join(self.parameters)}",
             )
         for slot, tensor in slots.items():
             if tensor.shape != (() if slot == "step" else p.shape):
