@@ -171,7 +171,7 @@ class Judge:
         score = copies.closer.interval()
         found = {
             "n": len(items),
-            "distance": round(frechet_of_gaussians(*_moments(features), *self.reference), 3),
+            "distance": round(frechet_of_gaussians(*_moments(features), *self.reference), 4),
             "closer_to_training": round(copies.closer.value, 4),
             "closer_interval": [round(score.low, 4), round(score.high, 4)],
             "identical": round(copies.identical.value, 5),

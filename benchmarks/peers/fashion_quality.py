@@ -146,7 +146,7 @@ class Bench:
                 held_out = held_out_of(self.state[f"fit {fit.name}"])
             measured = self.judge.measure(out, fit.seed, held_out)
             self.keep(key, {"fit": fit.name, "steps": steps, "guidance": guidance, **found, **measured})
-            self.say(f"{name}: distance {measured['distance']:.2f}, floor {self.judge.floor(n):.2f}")
+            self.say(f"{name}: distance {measured['distance']:.3f}, floor {self.judge.floor(n):.3f}")
         return dict(self.state[key])
 
 
@@ -274,7 +274,7 @@ def summary(state: Mapping[str, Any], judge: Judge, asked: argparse.Namespace) -
         "machine": about_this_machine(),
         "threads": 1,
         "judge": judge.about,
-        "floor": round(floor, 3),
+        "floor": round(floor, 4),
         "samples": asked.samples,
         "reference": len(judge.fashion.reference),
         "rows": [row for row in rows if row],
@@ -304,7 +304,7 @@ def _row(
         if draws:
             row[side] = {
                 "distances": [d["distance"] for d in draws],
-                "above_floor": round(statistics.mean(d["distance"] for d in draws) - floor, 3),
+                "above_floor": round(statistics.mean(d["distance"] for d in draws) - floor, 4),
                 "closer_to_training": [d["closer_to_training"] for d in draws],
                 "asked_class": [d["asked_class"] for d in draws if "asked_class" in d],
             }
@@ -322,7 +322,7 @@ def _row(
         early = sorted((f["seconds"], d["distance"]) for d, f in mine if f["seconds"] <= seconds and f["seed"] == 0)
         reached = [s for s, distance in early if distance <= aim]
         row["time_to_peer"] = {
-            "peer_distance": round(aim, 3),
+            "peer_distance": round(aim, 4),
             "ours_by_seconds": early,
             "share_of_time": round(reached[0] / seconds, 4) if reached else None,
             "bar": TIME_BAR,
