@@ -24,6 +24,7 @@ from pellucid.nets.condition import drop_conditions
 from pellucid.nets.groups import Groups
 from pellucid.nets.steered import Steered
 from pellucid.solvers.ancestral import ancestral
+from pellucid.solvers.consistency import consistency
 from pellucid.solvers.ddim import ddim
 from pellucid.solvers.denoiser import Denoiser, at_condition
 from pellucid.solvers.dpm_solver import dpm_2m, dpm_2m_sde
@@ -44,7 +45,7 @@ GROUPS = 40  # of pictures, when the data has enough of them
 MOST_CLASSES = 1000  # beside which groups are counted
 
 Net = Literal["unet", "dit", "mlp"]
-Solver = Literal["euler", "heun", "ddim", "ancestral", "dpm_2m", "dpm_2m_sde"]
+Solver = Literal["euler", "heun", "ddim", "ancestral", "dpm_2m", "dpm_2m_sde", "consistency"]
 SOLVERS: dict[str, Callable[..., Tensor]] = {
     "euler": euler,
     "heun": heun,
@@ -52,6 +53,7 @@ SOLVERS: dict[str, Callable[..., Tensor]] = {
     "ancestral": ancestral,
     "dpm_2m": dpm_2m,
     "dpm_2m_sde": dpm_2m_sde,
+    "consistency": consistency,
 }
 
 
