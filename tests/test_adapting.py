@@ -300,3 +300,24 @@ def test_an_objective_is_found_by_its_class(base: Fitted) -> None:
         on(base, objective=replace(Towards()), objective_settings={"goal": 1.0})
     with pytest.raises(BadInput, match="objective is 3. Accepted: a name or an Objective"):
         on(base, objective=3)
+
+
+# ------------------------------------------------------------------------------------------------------- statistics
+
+
+def test_statistics_are_renewed_when_asked_and_never_over_what_was_learned(base: Fitted, tmp_path: Path) -> None:
+    still = Training(rate=1e-12, ema=None)
+    renew = Adapt(statistics="renew")
+    model = on(base, adapt=renew, training=still, out=tmp_path / "run")
+    ours, theirs = model.engine.state_dict(), base.engine.state_dict()
+    assert not torch.equal(ours["gauss.mean"], theirs["gauss.mean"])
+    alone = fit(pictures(16, "c", seed=2), NET, seed=3, steps=4, training=still)
+    assert torch.allclose(ours["gauss.mean"], alone.engine.state_dict()["gauss.mean"]), "what the new data alone gives"
+    network = [k for k in theirs if not k.startswith("gauss.") and ours[k].shape == theirs[k].shape]
+    assert all(torch.allclose(ours[k], theirs[k], atol=1e-6) for k in network)
+    flow = RealNVP(width=8, depth=1)
+    with pytest.raises(BadInput, match=r"would undo what it learned in '.*'. Accepted: statistics='keep'"):
+        fit(rows(60), flow, base=fit(rows(), flow, steps=2), adapt=renew, steps=1)
+    small = VAE(latent=3, width=4, depth=1)
+    with pytest.raises(BadInput, match="takes no statistics before training"):
+        fit(pictures(), small, base=fit(pictures(), small, steps=1), adapt=renew, steps=1)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.core.batch import Examples
-from pellucid.core.capabilities import Counts, Objective, Training
+from pellucid.core.capabilities import Counts, Objective, Prepares, Training
 from pellucid.core.codec import Codec
 from pellucid.core.errors import BadBundle, BadInput
 from pellucid.core.run import Run
@@ -26,6 +26,7 @@ from pellucid.model import Data, Fitted
 from pellucid.nets.inherit import grow
 from pellucid.nets.lora import attach, fold, merge
 from pellucid.training.adapt import Adapt, Narrowed, changed, last_layers
+from pellucid.training.loop import prepare_engine
 
 __all__ = ["Began", "as_adapt", "begin", "fitting_options", "require_fit", "settle", "widened"]
 
@@ -142,9 +143,11 @@ def begin(
         if fresh and not isinstance(engine, Counts):
             run.notice("fresh", f"{len(fresh)} weights do not fit those of the base and start anew, as '{fresh[0]}'.")
     engine.to(run.device)
+    adapt = from_plain(Adapt, recipe["adapt"])
+    if base is not None and adapt.statistics == "renew":
+        _renew(model, examples, settled, run)
     weights = None if base is None else dict(state_of(engine))
     reference = copy.deepcopy(engine) if objective is not None else None
-    adapt = from_plain(Adapt, recipe["adapt"])
     if adapt.how == "whole":
         return Began(weights, reference, objective)
     if isinstance(engine, Counts):
@@ -162,6 +165,24 @@ def begin(
     if strange := sorted(set(names) - {n for n, _ in engine.named_parameters()}):
         raise BadBundle(f"the recipe moves '{strange[0]}', which is no weight of the model")
     return Began(weights, reference, Narrowed(names, objective))
+
+
+def _renew(model: Fitted, examples: Examples, settled: Training, run: Run) -> None:
+    """Take from these data what is taken before training, where that is no learned weight.
+
+    Raises BadInput where the engine takes nothing, or where it would undo what was learned.
+    """
+    if not isinstance(model.engine, Prepares):
+        raise BadInput(f"'{model.name}' takes no statistics before training", accepted="statistics='keep'")
+    fresh = copy.deepcopy(model.engine)
+    prepare_engine(fresh, examples, settled, model.recipe["seed"], model.bridge, run)
+    for (name, new), old in zip(fresh.named_parameters(), model.engine.parameters(), strict=True):
+        if not torch.equal(new, old):
+            raise BadInput(
+                f"renewing the statistics of '{model.name}' would undo what it learned in '{name}'",
+                accepted="statistics='keep'",
+            )
+    model.engine.load_state_dict(fresh.state_dict())
 
 
 def settle(model: Fitted, weights: Mapping[str, Tensor], trained: int, run: Run) -> None:

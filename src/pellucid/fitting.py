@@ -6,7 +6,7 @@ import hashlib
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from pellucid.adapting import Began, as_adapt, begin, fitting_options, require_fit, settle, widened
 from pellucid.bridging import bridge_for, latent_way, through_recipe
 from pellucid.catalog import domain_class, family_class, objective_class, objective_name, objectives
-from pellucid.core.batch import Examples, TensorExamples
+from pellucid.core.batch import Examples
 from pellucid.core.bundle import Bundle, open_bundle
 from pellucid.core.capabilities import Counts, Family, Objective, Samples, Training
 from pellucid.core.errors import BadBundle, BadInput, shown
@@ -28,8 +28,10 @@ from pellucid.core.settings import from_plain, to_plain
 from pellucid.core.space import space_to_plain
 from pellucid.core.weights import pour
 from pellucid.domains.frames import TableData
+from pellucid.domains.held import in_file
 from pellucid.domains.pictures import Pictures
 from pellucid.domains.read import NAMED, read, require_items
+from pellucid.domains.streamed import Streamed, examples_of
 from pellucid.model import Data, Draw, Fitted, build, finish, from_bundle, load, versions, write_setup
 from pellucid.training.adapt import Adapt, moved_by
 from pellucid.training.checkpoint import Checkpoints
@@ -43,6 +45,7 @@ from pellucid.training.watch import CopyRatio, Watch
 
 __all__ = ["bridge_for", "data_of", "fit", "resume", "split"]
 
+LEARNING_NUMBERS = 2**22  # in the rows that a bridge learns from where not all are in memory
 LARGEST_HELD_OUT = 5000  # rows kept aside while fitting: enough for a watch, few enough to spare
 
 
@@ -153,15 +156,13 @@ def fit(
         if unused := require_fit(codec, data):
             run.notice("unused", f"Columns that the base does not know are not used: {', '.join(unused)}.", len(unused))
         codec, added = widened(codec, data)
-    examples = TensorExamples(codec.encode(data), codec.known(data))
-    learning, held = _part(examples, kept), _part(examples, aside)
-    del examples  # both parts are copies
+    learning, held = examples_of(codec, data, kept), examples_of(codec, data, aside)
     if base is not None:
         bridge = base.bridge
     elif through is not None:
-        bridge = latent_way(chosen, codec, through, learning.x)
+        bridge = latent_way(chosen, codec, through, _some(learning))
     else:
-        bridge = bridge_for(chosen, codec.space, codec.conditions, learning.x)
+        bridge = bridge_for(chosen, codec.space, codec.conditions, _some(learning))
     settled = training or chosen.training(bridge.target, len(kept))
     run.precision = choose_precision(precision, bridge.target, run.device)
     if run.precision != "float32" and precision == "auto":
@@ -189,20 +190,20 @@ def fit(
     if base is not None:
         model.recipe["base"] = {"family": base.name, "weights": _hash(base.engine), "adapt": to_plain(adapt)}
         model.recipe["base"] |= {"new": added, "grown": [], "moving": []}
-        began = begin(model, base.engine, learning.examples, settled, run, objective)
+        began = begin(model, base.engine, learning, settled, run, objective)
         objective = began.objective
     reference = None if began is None else began.reference
     with threads(model.recipe["threads"]):
         if steps is None and not isinstance(model.engine, Counts):  # so that nobody waits without knowing how long
             planned = plan(
                 model.engine,
-                learning.examples,
+                learning,
                 settled,
                 minutes=minutes,
                 run=run,
-                looking=SHARE if watch and _watchers(model, held.examples, run) else 0.0,
+                looking=SHARE if watch and _watchers(model, held, run) else 0.0,
                 prepare=base is None,
-                loaded=_size(data) + held.examples.held(),
+                loaded=_size(data) + held.held(),
                 bridge=bridge,
                 objective=objective,
                 base=reference,
@@ -217,8 +218,8 @@ def fit(
             began = replace(began, weights={k: v.clone() for k, v in began.weights.items()})
         return _train(
             model,
-            learning.examples,
-            held.examples,
+            learning,
+            held,
             run,
             began,
             objective,
@@ -279,8 +280,7 @@ def resume(
         raise BadBundle(f"'{folder.name}' lacks start.safetensors, the weights that it started from")
     model.engine = model.engine.to(run.device)
     kept, aside = split(len(data), recipe["held_out"], recipe["seed"])
-    examples = model.examples(data)
-    learning = _part(examples, kept).examples
+    learning, held = examples_of(model.codec, data, kept), examples_of(model.codec, data, aside)
     began = None
     if recipe["base"] is not None:
         began = begin(model, None, learning, from_plain(Training, recipe["training"]), run, objective)
@@ -289,7 +289,7 @@ def resume(
         return _train(
             model,
             learning,
-            _part(examples, aside).examples,
+            held,
             run,
             began,
             objective,
@@ -421,16 +421,13 @@ def _watchers(model: Fitted, held: Examples, run: Run) -> list[Watch]:
     return [Previews(draw, None if folder is None else keep), *copying]
 
 
-@dataclass(frozen=True)
-class _Part:
-    x: Tensor
-    examples: Examples
-
-
-def _part(examples: TensorExamples, index: np.ndarray) -> _Part:
-    """Some rows as examples of their own, counted from 0."""
-    rows = examples.take(torch.from_numpy(index))
-    return _Part(rows.x, TensorExamples(rows.x, rows.condition))
+def _some(examples: Examples) -> Tensor:
+    """(n, *event) rows that a bridge learns from: all that are held in memory, of others some, evenly spread."""
+    n = len(examples)
+    if isinstance(examples, Streamed):
+        size = examples.take(torch.zeros(1, dtype=torch.int64)).x.numel()
+        n = min(n, max(100, LEARNING_NUMBERS // size))
+    return examples.take(torch.arange(n) * len(examples) // max(1, n)).x
 
 
 def _family(
@@ -546,8 +543,10 @@ def _device(asked: str) -> str:
 
 
 def _size(data: Data) -> int:
-    """Bytes of items in memory."""
-    return data.pixels.nbytes if isinstance(data, Pictures) else int(data.frame.memory_usage(deep=True).sum())
+    """Bytes of items in memory; pictures in a file take none."""
+    if isinstance(data, Pictures):
+        return 0 if in_file(data.pixels) else data.pixels.nbytes
+    return int(data.frame.memory_usage(deep=True).sum())
 
 
 def _kind(data: Data) -> str:

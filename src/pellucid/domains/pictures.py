@@ -25,6 +25,7 @@ from pellucid.core.run import Noticed
 from pellucid.domains.arrays import as_uint8, label_texts, read_npy, read_npz
 from pellucid.domains.caption_files import find_captions, without_words
 from pellucid.domains.captions import caption_notices
+from pellucid.domains.held import most_held, release, spilled
 from pellucid.domains.idx import IDX, choose_idx, read_idx_pair
 from pellucid.domains.picture_file import LARGEST_SIDE, Colour, Mode, Pixels, Seen, decode, is_picture, sized
 
@@ -36,6 +37,7 @@ R = TypeVar("R")
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 MOST_UNREADABLE = 0.1
+CHUNK = 256  # pictures worked on at once where not all are held
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -109,7 +111,9 @@ class Pictures:
     def fingerprint(self) -> str:
         """sha256 over shape, levels, pixels, labels and captions: equal for equal data, wherever it was read from."""
         digest = hashlib.sha256(f"{self.pixels.shape} {self.pixels.dtype} {self.levels}".encode())
-        digest.update(np.ascontiguousarray(self.pixels).data)
+        for at in range(0, len(self.pixels), CHUNK):  # a part at a time, as they may lie in a file
+            digest.update(np.ascontiguousarray(self.pixels[at : at + CHUNK]).data)
+            release(self.pixels)
         for label in self.labels or ():
             digest.update(f"{len(label)}:{label}".encode())
         for caption in self.captions or ():
@@ -236,11 +240,23 @@ def _read_folder(root: Path, size: tuple[int, int] | None, colour: Colour, limit
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         warnings.simplefilter("ignore", UserWarning)  # about metadata that plays no part here
-        seen = _each(lambda f: decode(root / f, Mode(colour, size, small_only=size is None)), chosen)
+        large = _bytes_of(len(chosen), size or (LARGEST_SIDE, LARGEST_SIDE)) > most_held()
+
+        def first(file: str) -> Seen:
+            return decode(root / file, Mode(colour, size, small_only=size is None))
+
+        seen = _each(lambda file: _looked_at(first(file), large), chosen)
         sizes = Counter(s.size for s in seen if not s.failed)
         shape = size or (_choose_size(sizes) if sizes else (1, 1))
         pairs = list(zip(chosen, seen, strict=True))
-        seen = _each(lambda pair: sized(root / pair[0], pair[1], Mode(colour, shape)), pairs)
+        spill = _Spill(len(chosen), shape, colour) if large else None
+        seen = []
+        for at in range(0, len(pairs), CHUNK):
+            part = pairs[at : at + CHUNK]
+            if spill is not None:  # seen once more, in the very same way
+                part = [(f, s) for (f, _), s in zip(part, _each(lambda p: first(p[0]), part), strict=True)]
+            found = _each(lambda pair: sized(root / pair[0], pair[1], Mode(colour, shape)), part)
+            seen += found if spill is None else [spill.keep(one) for one in found]
     pixels_of = {file: s.pixels for file, s in zip(chosen, seen, strict=True) if s.pixels is not None}
     _check_unreadable(root, [f for f in chosen if f not in pixels_of], len(chosen), said)
     good = [s for s in seen if s.pixels is not None]
@@ -251,9 +267,16 @@ def _read_folder(root: Path, size: tuple[int, int] | None, colour: Colour, limit
         said += [*caption_notices(texts, written), *without_words(list(pixels_of), captions)]
     arrays = list(pixels_of.values())
     rgb = colour == "rgb" or any(a.ndim == 3 for a in arrays)
-    pixels = np.empty((len(arrays), *shape, 3 if rgb else 1), np.uint8)
-    for i, one in enumerate(arrays):
-        pixels[i] = one if one.ndim == 3 else one[..., None]
+    if spill is not None:
+        pixels = spill.pixels(rgb)
+        text = (
+            f"the pictures take {pixels.nbytes / 2**20:,.0f} MB and lie in a file; PELLUCID_DATA_MEMORY sets the limit"
+        )
+        said.append(_say("memory", text, len(pixels)))
+    else:
+        pixels = np.empty((len(arrays), *shape, 3 if rgb else 1), np.uint8)
+        for i, one in enumerate(arrays):
+            pixels[i] = one if one.ndim == 3 else one[..., None]
     said += _grey_notices(good, rgb) if colour == "auto" else []
     source = root.resolve().name
     return Pictures(
@@ -264,6 +287,41 @@ def _read_folder(root: Path, size: tuple[int, int] | None, colour: Colour, limit
         notices=tuple(said),
         source=source,
     )
+
+
+class _Spill:
+    """The pictures of a large folder, written to a file as they are decoded."""
+
+    def __init__(self, count: int, shape: tuple[int, int], colour: Colour) -> None:
+        self._rows = spilled((count, *shape, 1 if colour == "grey" else 3), np.uint8)
+        self._count = 0
+
+    def keep(self, seen: Seen) -> Seen:
+        """Write the pixels down; of them only the number of axes stays in memory."""
+        if seen.pixels is not None:
+            self._rows[self._count] = seen.pixels if seen.pixels.ndim == 3 else seen.pixels[..., None]
+            seen.pixels = np.empty((0,) * seen.pixels.ndim, np.uint8)
+            self._count += 1
+            if self._count % CHUNK == 0:
+                release(self._rows)
+        return seen
+
+    def pixels(self, rgb: bool) -> Pixels:
+        """(N, H, W, C) of all that were kept."""
+        release(self._rows)
+        return self._rows[: self._count] if rgb else self._rows[: self._count, ..., :1]
+
+
+def _looked_at(seen: Seen, large: bool) -> Seen:
+    """What is known of a file before the size of all is chosen; of a large folder its pixels are not kept."""
+    if large:
+        seen.pixels = None
+    return seen
+
+
+def _bytes_of(count: int, shape: tuple[int, int]) -> int:
+    """At most: in colour."""
+    return 3 * count * shape[0] * shape[1]
 
 
 def _files(root: Path) -> tuple[list[str], int]:

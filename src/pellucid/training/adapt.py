@@ -32,12 +32,15 @@ class Adapt:
         and convolutional layer (`nets/lora.py`). What is new, such as the row of a new class, always moves.
     share: of the layers, counted from the end, that "last" moves.
     rank, alpha: of the adapters; their product is scaled by alpha / rank.
+    statistics: "keep" what the base took from its own data before training (such as the Gaussian of diffusion), or
+        "renew" it from the new data, which starts nearer to that and further from what was known.
     """
 
     how: Literal["whole", "last", "lora"] = "whole"
     share: float = 0.25
     rank: int = 8
     alpha: float = 8.0
+    statistics: Literal["keep", "renew"] = "keep"
 
     def __post_init__(self) -> None:
         if self.how not in ("whole", "last", "lora"):

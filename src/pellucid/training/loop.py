@@ -37,7 +37,7 @@ from pellucid.training.step import Step
 from pellucid.training.walk import Walk, encoded, memory_errors, put_weights
 from pellucid.training.watch import Seen, Watch
 
-__all__ = ["Outcome", "count", "train"]
+__all__ = ["Outcome", "count", "prepare_engine", "train"]
 
 TICK = 0.25  # seconds between two looks at the clock for progress
 # What an engine sees before step 0: rows enough to tell apart the directions in which 28x28 pictures vary, fewer where
@@ -127,7 +127,7 @@ def train(
         if start is not None:
             put_weights(step, start)
         elif prepare:
-            _prepare(engine, examples, settings, seed, bridge, run)
+            prepare_engine(engine, examples, settings, seed, bridge, run)
         if arithmetic is None:
             arithmetic = _measured(engine, examples, settings, seed, run, bridge, objective, base, route)
         if start is not None and crew.rank == 0:
@@ -341,7 +341,7 @@ class _Pace:
         return min(steps - 1, max(k, k + int((self.end - now) / each)))
 
 
-def _prepare(
+def prepare_engine(
     engine: nn.Module, examples: Examples, settings: Training, seed: int, bridge: Bridge | None, run: Run
 ) -> None:
     """Show the engine its first rows, more than a batch where there are."""
