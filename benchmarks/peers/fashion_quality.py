@@ -117,6 +117,9 @@ class Bench:
         job |= {"seed": fit.seed, "out": str(self.weights(fit)), "calibration": self.asked.calibration}
         job |= {"settings": json.loads(fit.detail or "{}")} if fit.side == "ours" else _peer_job(fit.detail)
         script = OURS if fit.side == "ours" else PEER
+        if fit.side == "peer":  # its steps are longer, and it stops by its own clock
+            few, many = self.asked.calibration
+            job["calibration"] = [max(1, few // 2), max(2, many // 2)]
         tries: list[dict[str, float]] = []
         while True:
             found = run_job(script, "fit", job, self.folder, fit.name)
@@ -360,6 +363,8 @@ def _asked() -> argparse.Namespace:
         if "PELLUCID_DATA" not in os.environ:
             words.error("say where the data is: --data FOLDER, or PELLUCID_DATA with fashion_mnist in it")
         asked.data = Path(os.environ["PELLUCID_DATA"], "fashion_mnist")
+    if len(asked.calibration) != 2 or not 0 < 2 * asked.calibration[0] <= asked.calibration[1]:
+        words.error("--calibration takes two numbers of steps, the second at least twice the first")
     if (asked.work / "state.json").exists() and not asked.resume:
         words.error(f"{asked.work} holds runs: add --resume to keep them, or give another --work")
     return asked
