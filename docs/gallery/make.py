@@ -1,9 +1,11 @@
 """Makes what lies in this folder, by the same commands that a user types.
 
-    PELLUCID_DATA=/path/to/data python docs/gallery/make.py adult fashion demo
+    PELLUCID_DATA=/path/to/data python docs/gallery/make.py adult fashion latent demo
 
 adult and fashion fit for five minutes each on the Adult census table and on Fashion-MNIST, then sample, explain and
-compare. demo runs `pellucid demo` and takes pictures of its report with a headless Chromium. Runs go to runs/.
+compare. latent runs benchmarks/latent_diffusion.py, which shows its samples here: blood cells by diffusion
+through a learned latent space. demo runs `pellucid demo` and takes pictures of its report with a headless Chromium.
+Runs go to runs/.
 """
 
 from __future__ import annotations
@@ -86,6 +88,12 @@ def fashion() -> None:
              HERE / "fashion_compare.html", "--force")  # fmt: skip
 
 
+def latent() -> None:
+    """Pictures by diffusion through a learned latent space, with the figures that go with them."""
+    script = HERE.parent.parent / "benchmarks" / "latent_diffusion.py"
+    subprocess.run([sys.executable, script, "--models", "vae"], check=True)
+
+
 def demo() -> None:
     """The demo's report and pictures of it."""
     pellucid("demo", "--out", HERE / "demo.html")
@@ -93,7 +101,7 @@ def demo() -> None:
 
 
 if __name__ == "__main__":
-    made = {"adult": adult, "fashion": fashion, "demo": demo}
+    made = {"adult": adult, "fashion": fashion, "latent": latent, "demo": demo}
     asked = sys.argv[1:] or list(made)
     unknown = [name for name in asked if name not in made]
     if unknown:
