@@ -8,10 +8,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pellucid.core.capabilities import expand_like
 from pellucid.core.errors import BadInput
 from pellucid.solvers.denoiser import Denoiser, checked_sigmas
 
 __all__ = ["Inverted", "invert", "reversible_sigmas"]
+
+MEMORY = 5  # iterations that the acceleration looks back on
+RIDGE = 1e-10
 
 
 @dataclass(frozen=True)
@@ -42,34 +46,57 @@ def reversible_sigmas(steps: int, highest: float, lowest: float = 0.01) -> Tenso
 
 
 @torch.no_grad()
-def invert(denoise: Denoiser, x: Tensor, sigmas: Tensor, *, tolerance: float = 1e-5, most: int = 50) -> Inverted:
+def invert(denoise: Denoiser, x: Tensor, sigmas: Tensor, *, tolerance: float = 2e-6, most: int = 50) -> Inverted:
     """Undo Euler's walk along `sigmas` step by step: `euler(denoise, result.x, sigmas)` gives x again.
 
     Each step y -> x = D(y) + r (y - D(y)), r = sigma_after / sigma, is solved for y by the fixed-point iteration
-    y <- D(y) + (x - D(y)) / r, which contracts where (1 - r) / r times the denoiser's slope is below 1: for levels
-    close enough together (`reversible_sigmas`). Pan et al. 2023, arXiv:2309.04907 (accelerated iterative inversion).
+    y <- g(y) = D(y) + (x - D(y)) / r, which alone contracts where (1 - r) / r times the denoiser's slope is below 1.
+    Anderson's acceleration also settles steeper ones: Pan et al. 2023, arXiv:2309.04907, section 3.2.
 
     Args:
         denoise: (B, *event), (B,) -> (B, *event). x: (B, *event), seen as at noise level sigmas[-1].
         sigmas: (K + 1,), falling, the last above 0.
-        tolerance: on the change of y in one iteration, relative to the level's scale. most: iterations a step.
+        tolerance: on the error of a step, relative to the level's scale. most: iterations a step.
     """
     levels = checked_sigmas(sigmas)
     if levels[-1] <= 0.0:
         raise BadInput("the last noise level is 0", accepted="above 0", next="Take reversible_sigmas().")
+    if not tolerance > 0.0 or most < 1:
+        raise BadInput(f"tolerance is {tolerance}, most {most}", accepted="tolerance above 0, at least 1 iteration")
     residual, evaluations = x.new_zeros(x.shape[0]), 0
     for sigma, after in reversed(list(itertools.pairwise(levels))):
-        ratio, y = after / sigma, x
-        level = x.new_full((x.shape[0],), sigma)
-        left = residual
+        ratio, level = after / sigma, x.new_full((x.shape[0],), sigma)
+        y = best = x
+        left = x.new_full((x.shape[0],), float("inf"))
+        points: list[Tensor] = []  # g(y) and g(y) - y, of the last iterations
+        strays: list[Tensor] = []
         for _ in range(most):
             denoised = denoise(y, level)
             evaluations += 1
             better = denoised + (x - denoised) / ratio
-            left = (better - y).abs().flatten(1).amax(1) * ratio
-            y = better
-            if float(left.max()) <= tolerance * max(1.0, after):
+            stray = better - y
+            error = stray.abs().flatten(1).amax(1) * ratio
+            best = torch.where(expand_like(error < left, y), y, best)  # a row that is done hears no more of the others
+            left = torch.minimum(left, error)
+            settled = left <= tolerance * max(1.0, after)
+            if bool(settled.all()):
                 break
+            points, strays = [*points, better][-MEMORY:], [*strays, stray][-MEMORY:]
+            y = torch.where(expand_like(settled, y), best, _accelerated(points, strays))
         residual = torch.maximum(residual, left)
-        x = y
+        x = best
     return Inverted(x, residual, evaluations)
+
+
+def _accelerated(points: list[Tensor], strays: list[Tensor]) -> Tensor:
+    """Anderson's next point: the mix of the last points (B, *event) whose strays cancel best, row by row."""
+    if len(points) == 1:
+        return points[0]
+    last = strays[-1].flatten(1).double()
+    differ = torch.stack([last - s.flatten(1).double() for s in strays[:-1]], dim=1)  # (B, M, D)
+    products = differ @ differ.mT
+    ridge = RIDGE * products.diagonal(dim1=1, dim2=2).sum(1) + torch.finfo(torch.float64).tiny
+    eye = torch.eye(len(strays) - 1, dtype=torch.float64, device=last.device)
+    mix = torch.linalg.solve(products + ridge[:, None, None] * eye, differ @ last[..., None])  # (B, M, 1)
+    moved = torch.stack([points[-1] - p for p in points[:-1]], dim=1).flatten(2)
+    return points[-1] - (mix.mT.to(moved) @ moved)[:, 0].reshape_as(points[-1])

@@ -67,31 +67,35 @@ def ode_log_prob(
     fine = _walk(denoise, x, directions, steps, highest, lowest)
     rough = value(_walk(denoise, x, directions, steps // 2, highest, lowest))
     by_steps = (value(fine) - rough) / 3  # Heun's error falls with the square of the step (Richardson)
-    by_probes = fine[1].std(0) / math.sqrt(probes) if n > EXACT_TRACE else torch.zeros_like(rough)
+    away = fine[1] - fine[1].mean(0)
+    spread = away.square().sum(0) / (probes * (probes - 1))
+    by_probes = spread.sqrt() if n > EXACT_TRACE else torch.zeros_like(rough)
     return LogProb(value(fine) + by_steps, "estimate", (by_probes.square() + by_steps.square()).sqrt())
 
 
 def _walk(
     denoise: Denoiser, x: Tensor, directions: Tensor, steps: int, highest: float, lowest: float
 ) -> tuple[Tensor, Tensor]:
-    """Heun's walk up the noise: the end (B, *event) and the integral of e' dD/dx e du for each direction (P, B)."""
-    u = torch.linspace(math.log(lowest), math.log(highest), steps + 1, dtype=torch.float64).tolist()
-    slope, trace = _slope(denoise, x, directions, u[0])
+    """The walk up the noise: the end (B, *event), and the integral of e' dD/dx e du for each direction (P, B).
+
+    x goes by Heun's method in sigma, in which the path is straight at both ends; in u it would grow without bound.
+    """
+    sigmas = torch.logspace(math.log10(lowest), math.log10(highest), steps + 1, dtype=torch.float64).tolist()
+    slope, trace = _slope(denoise, x, directions, sigmas[0])
     total = torch.zeros_like(trace)
-    for here, there in itertools.pairwise(u):
-        h = there - here
-        slope_there, trace_there = _slope(denoise, x + h * slope, directions, there)
-        x = x + (h / 2) * (slope + slope_there)
-        total = total + (h / 2) * (trace + trace_there)
-        if there != u[-1]:
+    for here, there in itertools.pairwise(sigmas):
+        slope_there, trace_there = _slope(denoise, x + (there - here) * slope, directions, there)
+        x = x + (there - here) / 2 * (slope + slope_there)
+        total = total + math.log(there / here) / 2 * (trace + trace_there)
+        if there != sigmas[-1]:
             slope, trace = _slope(denoise, x, directions, there)
     return x, total
 
 
-def _slope(denoise: Denoiser, x: Tensor, directions: Tensor, u: float) -> tuple[Tensor, Tensor]:
-    """dx / du (B, *event) and e' dD/dx e (P, B)."""
+def _slope(denoise: Denoiser, x: Tensor, directions: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
+    """dx / dsigma (B, *event) and e' dD/dx e (P, B)."""
     with torch.enable_grad():
         x = x.detach().requires_grad_()
-        denoised = denoise(x, x.new_full((x.shape[0],), math.exp(u)))
+        denoised = denoise(x, x.new_full((x.shape[0],), sigma))
         (back,) = torch.autograd.grad(denoised, x, directions, is_grads_batched=True)  # (P, B, *event)
-    return (x - denoised).detach(), (back * directions).flatten(2).sum(2)
+    return ((x - denoised) / sigma).detach(), (back * directions).flatten(2).sum(2)
