@@ -17,7 +17,14 @@ def test_real_pictures_are_called_right(size: int) -> None:
     assert found.colour.all()
     assert found.size.all()
     assert found.form.mean() >= 0.985
-    assert found.right.mean() >= 0.97
+    assert found.right.mean() >= 0.99
+
+
+def test_the_border_of_two_places_is_blurred_by_an_eighth_of_a_pixel_and_no_more() -> None:
+    wish = Thing(form="circle", colour="red", size="large", x=0.25, y=0.5)
+    for beyond, right in ((0.002, True), (0.02, False)):
+        pixels, _ = draw_things([[Thing(form="circle", colour="red", size="large", x=1 / 3 + beyond, y=0.5)]])
+        assert judge(pixels, [wish]).place.tolist() == [right]
 
 
 def test_a_little_noise_changes_nothing_and_much_is_no_shape() -> None:

@@ -17,7 +17,7 @@ from pellucid.core.errors import BadInput
 from pellucid.core.rows import Rows
 from pellucid.domains.pictures import Pictures
 
-__all__ = ["COLOURS", "FORMS", "Shapes", "Thing", "cover_of", "draw_things", "held_out_pairs", "shapes"]
+__all__ = ["COLOURS", "FINE", "FORMS", "Shapes", "Thing", "cover_of", "draw_things", "held_out_pairs", "shapes"]
 
 COLOURS = {
     "red": (214, 40, 40),
