@@ -17,6 +17,7 @@ __all__ = ["Groups"]
 LEAST_ITEMS = 25  # in a group on average; with fewer items there are fewer groups
 LARGEST_RANK = 32  # directions that distances are measured in
 ROUNDS = 30
+FAR = 1e9  # where groups that are not used lie, near to nothing
 
 
 class Groups(nn.Module):
@@ -46,21 +47,17 @@ class Groups(nn.Module):
         self.register_buffer("share", first)  # (classes + 1, K): one row a class, the last for all; each sums to one
 
     @torch.no_grad()
-    def fit(self, x: Tensor, label: Tensor | None) -> None:
-        """Find the groups of rows x (N, D), of class label (N,) | None.
+    def fit(self, x: Tensor, label: Tensor | None, given: Tensor | None = None) -> None:
+        """Find the groups of rows x (N, D), of class label (N,) | None; None for `given` (N,) is all of them.
 
-        Starts by k-means++ (Arthur and Vassilvitskii 2007), drawn from torch's generator, then Lloyd's rounds.
+        Starts by k-means++ (Arthur and Vassilvitskii 2007), the same way for the same rows, then Lloyd's rounds.
         """
         n = x.shape[0]
         used = max(1, min(self.count, n // LEAST_ITEMS))
         self.mean.copy_(x.mean(0))
-        centred = (x - self.mean).double()
-        _, vectors = torch.linalg.eigh(centred.T @ centred)
-        found = min(self.axes.shape[1], x.shape[1])
-        self.axes.zero_()
-        self.axes[:, :found] = vectors.flip(1)[:, :found].to(self.axes)
-        z = (centred @ self.axes.double()).to(self.axes.dtype)
-        draws = torch.rand(used, device=z.device).to(z)
+        self.axes.copy_(_directions((x - self.mean).double(), self.axes.shape[1]))
+        z = (x - self.mean).to(self.axes) @ self.axes
+        draws = Rows(0, torch.zeros(1, dtype=torch.int64)).fork("groups").uniform(used)[0].to(z)
         centre = z[:1]
         for k in range(1, used):
             away = torch.cdist(z, centre).square().amin(1).cumsum(0)
@@ -70,21 +67,23 @@ class Groups(nn.Module):
             size = torch.bincount(nearest, minlength=used).to(z)
             total = z.new_zeros(used, z.shape[1]).index_add_(0, nearest, z)
             centre = torch.where(size[:, None] > 0, total / size.clamp_min(1.0)[:, None], centre)
-        self.centre.fill_(float("inf"))  # a group that is not used is near to nothing
+        self.centre.fill_(FAR)
         self.centre[:used] = centre
         group = self.of(x)
-        label = torch.zeros_like(group) if label is None else label
+        overall = torch.bincount(group, minlength=self.count).to(self.share)
         table = torch.zeros_like(self.share)
-        table.index_put_((label, group), torch.ones_like(z[:, 0]), accumulate=True)
-        overall = table.sum(0)
-        table[-1] = overall
-        table = torch.where(table.sum(1, keepdim=True) > 0, table, overall)  # a class that was not met
+        if label is not None:
+            said = torch.ones_like(label, dtype=torch.bool) if given is None else given
+            one = torch.ones_like(group[said], dtype=table.dtype)
+            table.index_put_((label[said], group[said]), one, accumulate=True)
+        table[-1] = 0.0
+        table = torch.where(table.sum(1, keepdim=True) > 0, table, overall)  # also a class that was not met
         self.share.copy_(table / table.sum(1, keepdim=True))
 
     def of(self, x: Tensor) -> Tensor:
         """(B,) the group of each row x (B, D)."""
         z = (x - self.mean) @ self.axes
-        away = (z[:, None] - self.centre.nan_to_num(posinf=1e9)).square().sum(-1)
+        away = (z[:, None] - self.centre).square().sum(-1)
         return away.argmin(1)
 
     def draw(self, rows: Rows, label: Tensor | None, given: Tensor | None) -> Tensor:
@@ -93,3 +92,16 @@ class Groups(nn.Module):
         if label is not None and given is not None:
             row = torch.where(given, label, row)
         return rows.categorical(self.share[row].log())
+
+
+def _directions(centred: Tensor, count: int) -> Tensor:
+    """(D, count) first principal directions of rows (N, D) in float64; zero columns beyond those there are."""
+    if centred.shape[0] > centred.shape[1]:
+        values, vectors = torch.linalg.eigh(centred.T @ centred)
+    else:  # the same directions from the smaller matrix of products between rows
+        values, between = torch.linalg.eigh(centred @ centred.T)
+        vectors = centred.T @ between / values.clamp_min(torch.finfo(values.dtype).tiny).sqrt()
+    found = min(count, int((values > 1e-9 * values[-1]).sum()))
+    axes = centred.new_zeros(centred.shape[1], count)
+    axes[:, :found] = vectors.flip(1)[:, :found]
+    return axes
