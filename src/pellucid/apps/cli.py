@@ -145,7 +145,7 @@ def fit(
         str | None,
         typer.Argument(
             metavar="PATH",
-            help="Folder of pictures, .npz, idx .gz, CSV, TSV, Parquet, or 'digits'.",
+            help="Folder of pictures, .npz, idx .gz, CSV, TSV, Parquet, 'digits' or 'shapes'.",
             show_default=False,
         ),
     ] = None,
@@ -289,6 +289,14 @@ def sample(
             help="What the rows shall be; also COLUMN=>=30 or COLUMN=30..40; repeatable.",
         ),
     ] = None,
+    against: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--against",
+            metavar="NAME=VALUE",
+            help="What they shall be unlike, as class=3, beside a guidance above 1; repeatable.",
+        ),
+    ] = None,
     how: Annotated[
         list[str] | None,
         typer.Option(
@@ -310,7 +318,7 @@ def sample(
 
     check_count(n)
     check_outside(out, folder)
-    words = pairs(where, "--where")
+    words, unlike = pairs(where, "--where"), pairs(against, "--against")
     model = load(folder)
     if out is not None:
         check_target(out, model.codec.kind, force=force)
@@ -321,7 +329,7 @@ def sample(
         words[name] = of_class
     settings = from_words(type(model.how()), pairs(how, "--how"), model.how()) if how else None
     with _job(quiet or as_json) as (run, _):
-        draw = model.sample(n, seed=seed, where=words, how=settings, run=run)
+        draw = model.sample(n, seed=seed, where=words, against=unlike, how=settings, run=run)
     if out is not None:
         path = draw.save(out, force=force)
         if as_json:
@@ -458,9 +466,10 @@ def data(
 ) -> None:
     """What was read: kinds, counts, ranges, missing values, duplicates, a picture. Or write teaching data."""
     from pellucid.domains.described import describe_data
+    from pellucid.domains.read import NAMED
     from pellucid.domains.teaching.written import SETS, write
 
-    if path in SETS and not Path(path).exists():
+    if path in SETS and not Path(path).exists() and (out is not None or path not in NAMED):
         if out is None:
             raise BadInput(f"data {path} needs --out", accepted="a new folder for the generated data")
         check_count(n)
