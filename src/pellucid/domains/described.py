@@ -120,7 +120,8 @@ class DataReport(report.Report):
             height, width, channels = self.shape
             colour = "grey" if channels == 1 else "colour"
             classes = f" in **{len(self.classes)} classes**" if self.classes else ", without classes"
-            captions = f", **{self.captioned:,} with a caption**" if self.captioned else ""
+            some = "each" if self.captioned == self.count else f"{self.captioned:,}"
+            captions = f", **{some} with a caption**" if self.captioned else ""
             return f"**{self.count:,} {colour} pictures** of {width} x {height} pixels{classes}{captions}."
         kinds = Counter(column.kind for column in self.columns)
         listed = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
