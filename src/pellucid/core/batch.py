@@ -187,7 +187,14 @@ class TensorExamples(Examples):
         return len(self._all)
 
     def take(self, ids: Tensor) -> Batch:
-        return self._all.take(ids)
+        rows = self._all
+        return Batch(
+            rows.x[ids],
+            ids,  # what the ids of these rows are
+            rows.condition.take(ids) if rows.condition else rows.condition,
+            None if rows.lengths is None else rows.lengths[ids],
+            None if rows.weight is None else rows.weight[ids],
+        )
 
     def held(self) -> int:
         rows = self._all

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.core.errors import BadInput
+from pellucid.training.adam import Adam
 
 __all__ = ["Muon", "is_matrix", "orthogonalised"]
 
@@ -84,9 +85,7 @@ class Muon(torch.optim.Optimizer):
             groups.append({"params": list(others), "matrices": False, "shrink": 0.0})
         super().__init__(groups, {"lr": lr})
         self.ratio, self.momentum = ratio, momentum
-        self._adam = (
-            torch.optim.AdamW(list(others), lr=lr, betas=betas, weight_decay=0.0, fused=True) if others else None
-        )
+        self._adam = Adam(list(others), lr=lr, betas=betas, weight_decay=0.0) if others else None
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]

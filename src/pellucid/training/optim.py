@@ -10,6 +10,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from pellucid.core.capabilities import Training, Turn
 from pellucid.core.errors import BadInput
+from pellucid.training.adam import Adam
 from pellucid.training.muon import Muon, is_matrix
 
 __all__ = ["clip", "gradient_norm", "optimizer_for", "update"]
@@ -31,7 +32,7 @@ def optimizer_for(turn: Turn, parameters: Mapping[str, nn.Parameter], settings: 
     rate = settings.rate * turn.rate
     if settings.optimizer == "adam":
         adam = [{"params": g["params"], "weight_decay": g["decay"]} for g in groups]
-        return torch.optim.AdamW(adam, lr=rate, betas=turn.betas or settings.betas, fused=True)
+        return Adam(adam, lr=rate, betas=turn.betas or settings.betas)
     if settings.optimizer == "muon":
         return Muon(
             [p for p in parameters.values() if is_matrix(p)],
@@ -60,7 +61,10 @@ def update(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 def gradient_norm(parameters: Mapping[str, nn.Parameter]) -> Tensor:
     """() Euclidean norm over all gradients there are."""
-    norm = get_total_norm([p.grad for p in parameters.values() if p.grad is not None], foreach=True)
+    gradients = [p.grad for p in parameters.values() if p.grad is not None]
+    if gradients and all(type(g) is Tensor and g.device.type == "cpu" for g in gradients):
+        return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))  # the same, less around it
+    norm = get_total_norm(gradients, foreach=True)
     # over sharded parameters each process knows a part of it
     return norm.full_tensor() if hasattr(norm, "full_tensor") else norm
 

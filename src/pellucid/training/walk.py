@@ -63,6 +63,7 @@ class Walk:
         self.average = None if settings.ema is None else Average(moved, settings.ema, settings.ema_ramp)
         self._masks = Rows(seed, torch.zeros(1, dtype=torch.int64)).fork("masks", self.team.rank)
         self._turn: int | None = None
+        self._key = Rows(seed, torch.zeros(0, dtype=torch.int64)).key  # hashed once, not at every step
 
     def __enter__(self) -> Walk:
         self._flags = [(p, p.requires_grad) for p in self.step.parameters()]
@@ -89,7 +90,7 @@ class Walk:
         if self.team.size > 1:
             part = self.team.part(len(ids))
             ids, noise = ids[part], noise[part]
-        rows = Rows(self.order.seed, noise).fork("train", k)
+        rows = Rows(self.order.seed, noise, self._key).fork("train", k)
         return encoded(self.examples, ids, rows, self.bridge, self.run.device)
 
     def move(self, k: int, schedule: Schedule) -> dict[str, float]:
