@@ -59,6 +59,7 @@ __all__ = [
 
 Data = Pictures | TableData
 Where = Mapping[str, object]
+Said = tuple[Where, Where]  # what items shall be, and what they shall be unlike
 CANDIDATES = 200  # rejection sampling gives up after this many candidates for each asked row (and 20,000 in all)
 
 
@@ -68,7 +69,7 @@ class Draw:
 
     items: what the user sees. x: (B, *event) in the codec's space. condition: what was asked or drawn.
     ids: (B,) names of the samples: sample i depends on (model, seed, ids[i], condition, how) alone.
-    route: how parts that were asked for were met ("condition", "rejection", ...).
+    route: how parts that were asked for were met ("condition", "rejection", ...). against: what they were to be unlike.
     notices: what was taken only in part, such as words of a caption that were never seen in training.
     """
 
@@ -81,6 +82,7 @@ class Draw:
     route: str
     codec: Codec[Any]
     notices: tuple[Noticed, ...] = ()
+    against: Where = field(default_factory=dict)
 
     def __len__(self) -> int:
         return self.x.shape[0]
@@ -159,6 +161,7 @@ class Fitted:
         *,
         seed: int = 0,
         where: Where | None = None,
+        against: Where | None = None,
         how: How | None = None,
         ids: Tensor | Sequence[int] | None = None,
         trace: Trace | None = None,
@@ -172,6 +175,7 @@ class Fitted:
             where: what they shall be: {"class": "7"} or {"sex": "Female", "age": ">=40"}; a list gives one value
                 a row. Names the model was conditioned on are conditions; other columns are met by rejection,
                 which is exact.
+            against: what they shall be unlike, in conditions of the model; guidance says how much.
             how: the engine's settings, changed by `dataclasses.replace(model.how(), steps=50)`.
             trace: what to record; then all rows go in one batch.
         """
@@ -180,10 +184,9 @@ class Fitted:
         if batch < 1:
             raise BadInput(f"batch is {batch}", accepted="a whole number of at least 1")
         how = self._checked(how)
-        words = {k: v.tolist() if hasattr(v, "tolist") else v for k, v in (where or {}).items()}
-        for name, value in words.items():
-            if isinstance(value, (list, tuple)) and len(value) != len(names):
-                raise BadInput(f"where['{name}'] lists {len(value)} values", accepted=f"one value, or {len(names)}")
+        words, unlike = _listed("where", where, len(names)), _listed("against", against, len(names))
+        if unlike and not hasattr(how, "against"):
+            raise MissingCapability(f"'{self.name}' cannot draw against something", accepted="a diffusion family")
         asked = {k: v for k, v in words.items() if k in self.codec.conditions}
         other = {k: v for k, v in words.items() if k not in asked}
         remarks = self.codec.remarks(asked) if isinstance(self.codec, Remarks) else ()
@@ -196,19 +199,20 @@ class Fitted:
                     accepted="one of them",
                     why="This name is no condition of the model, so rows are drawn until enough meet it.",
                 )
-            found = self._reject(len(names), seed, asked, other, how, batch, run)
-            return replace(found, notices=remarks)
+            found = self._reject(len(names), seed, (asked, unlike), other, how, batch, run)
+            return replace(found, notices=remarks, against=unlike)
         step = batch if trace is None else max(1, len(names))
         parts = [self._none()]
         for i in range(0, len(names), step):
             _go_on(run, i, len(names), tell=len(names) > step)
             rows = Rows(seed, names[i : i + step])
-            parts.append(self._draw(rows, {k: _part(v, i, step) for k, v in asked.items()}, how, trace or Silent()))
+            said, away = ({k: _part(v, i, step) for k, v in part.items()} for part in (asked, unlike))
+            parts.append(self._draw(rows, (said, away), how, trace or Silent()))
         _go_on(run, len(names), len(names), tell=len(names) > step)
         x, condition = torch.cat([p[0] for p in parts]), Condition.cat([p[1] for p in parts])
         route = "condition" if asked else "free"
         items = self._items(x, condition, names, seed)
-        return Draw(items, x, condition, names, seed, how, route, self.codec, remarks)
+        return Draw(items, x, condition, names, seed, how, route, self.codec, remarks, unlike)
 
     def how(self) -> How:
         """The engine's own way to sample."""
@@ -239,9 +243,11 @@ class Fitted:
             )
         return own if how is None else how
 
-    def _draw(self, rows: Rows, asked: Where, how: How, trace: Trace) -> tuple[Tensor, Condition]:
+    def _draw(self, rows: Rows, said: Said, how: How, trace: Trace) -> tuple[Tensor, Condition]:
         """Events in the codec's space, and the conditions they were drawn for."""
-        condition = self._condition(rows, asked)
+        condition = self._condition(rows, said[0])
+        if said[1]:
+            how = replace(how, against=self._condition(rows, said[1]))  # type: ignore[call-arg]
         engine, device = self.need(Samples, "draw samples"), _device_of(self.engine)
         self.engine.eval()
         with torch.no_grad():
@@ -256,15 +262,15 @@ class Fitted:
         found: Data = self.codec.decode(x, condition, Rows(seed, names).fork("decode"))
         return found
 
-    def _reject(self, n: int, seed: int, asked: Where, where: Where, how: How, batch: int, run: Run) -> Draw:
+    def _reject(self, n: int, seed: int, said: Said, where: Where, how: How, batch: int, run: Run) -> Draw:
         """Keep those candidates that meet the words: exact for every family, slow when they are rare.
 
         Candidate i is the sample of id i, so the rows kept depend neither on n nor on the batch.
         """
-        for name, value in {**asked, **where}.items():
+        for name, value in {**said[1], **said[0], **where}.items():
             if isinstance(value, (list, tuple)):
                 raise BadInput(
-                    f"where['{name}'] is a list",
+                    f"{'where' if name in {**said[0], **where} else 'against'}['{name}'] is a list",
                     accepted="one value",
                     why=f"{', '.join(where)} is no condition of the model, so rows are drawn until enough meet it.",
                 )
@@ -280,7 +286,7 @@ class Fitted:
                 )
             _go_on(run, found, n, tell=start > 0)
             names = torch.arange(start, min(start + batch, most))
-            x, condition = self._draw(Rows(seed, names), asked, how, Silent())
+            x, condition = self._draw(Rows(seed, names), said, how, Silent())
             good = torch.from_numpy(np.flatnonzero(self.codec.meets(self._items(x, condition, names, seed), where)))
             kept.append((x[good], condition.take(good), names[good]))
             found, start = found + len(good), start + len(names)
@@ -568,6 +574,15 @@ def _go_on(run: Run, done: int, total: int, tell: bool) -> None:
         run.emit(Progress(stage="sample", done=done, total=total, seconds_left=left))
 
 
+def _listed(option: str, said: Where | None, rows: int) -> dict[str, Any]:
+    """The words, each one value or a list of as many as there are rows."""
+    words = {k: v.tolist() if hasattr(v, "tolist") else v for k, v in (said or {}).items()}
+    for name, value in words.items():
+        if isinstance(value, (list, tuple)) and len(value) != rows:
+            raise BadInput(f"{option}['{name}'] lists {len(value)} values", accepted=f"one value, or {rows}")
+    return words
+
+
 def _part(value: object, offset: int, size: int) -> object:
     return value[offset : offset + size] if isinstance(value, (list, tuple)) else value
 
@@ -576,8 +591,6 @@ def _said(codec: Codec[Any], name: str, value: object, rows: int) -> Condition:
     """One value for all rows, or a list with one value a row."""
     if not isinstance(value, (list, tuple)):
         return codec.asked({name: value}, rows)
-    if len(value) != rows:
-        raise BadInput(f"where['{name}'] lists {len(value)} values", accepted=f"one value, or {rows}")
     each = {v: codec.asked({name: v}, 1) for v in dict.fromkeys(value)}
     return Condition.cat([each[v] for v in value]) if value else codec.asked({}, 0).nothing(0)
 

@@ -18,7 +18,7 @@ S = TypeVar("S")
 
 
 def to_plain(settings: Any) -> dict[str, Any]:
-    """A settings dataclass as JSON values (tuples become lists).
+    """A settings dataclass as JSON values (tuples become lists), without fields whose metadata says "plain": False.
 
     >>> @dataclasses.dataclass(frozen=True, kw_only=True)
     ... class Sizes:
@@ -26,7 +26,12 @@ def to_plain(settings: Any) -> dict[str, Any]:
     >>> to_plain(Sizes())
     {'widths': [32, 64]}
     """
-    return {f.name: _plain(getattr(settings, f.name)) for f in dataclasses.fields(settings) if f.init}
+    return {f.name: _plain(getattr(settings, f.name)) for f in dataclasses.fields(settings) if _is_plain(f)}
+
+
+def _is_plain(f: dataclasses.Field[Any]) -> bool:
+    """Is the field a JSON value? A tensor that is handed over for one call is not."""
+    return f.init and bool(f.metadata.get("plain", True))
 
 
 def _plain(value: Any) -> Any:
@@ -48,7 +53,7 @@ def from_plain(cls: type[S], values: Mapping[str, Any]) -> S:
     if not isinstance(values, Mapping):
         raise BadInput(f"{cls.__name__} is {shown(values)}", accepted="an object of named settings")
     hints = _hints(typing.cast(Hashable, cls))
-    known = {f.name: f for f in dataclasses.fields(cls) if f.init}  # type: ignore[arg-type]
+    known = {f.name: f for f in dataclasses.fields(cls) if _is_plain(f)}  # type: ignore[arg-type]
     for key in values:
         if key not in known:
             raise BadInput(

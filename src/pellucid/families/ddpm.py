@@ -10,7 +10,7 @@ import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,7 @@ from pellucid.nets.inherit import inherit
 
 __all__ = ["DDPM", "DDPMEngine", "alpha_bars"]
 
+MOST_LEFT = 0.01  # of an item after the last step, as alpha_bar
 SIGMA_MAX = 80.0  # levels above are not sampled from: nothing of unit-size data is left there
 
 Schedule = Literal["linear", "cosine", "custom"]
@@ -65,6 +66,9 @@ class DDPM(Family):
         check_net(self.width, self.depth, self.groups, {"dropout": self.dropout, "p_uncond": self.p_uncond})
         if not 2 <= self.T <= 100_000:
             raise BadInput(f"T is {self.T}", accepted="from 2 to 100,000")
+        for name, options in {"schedule": Schedule, "predicts": Answer}.items():
+            if getattr(self, name) not in get_args(options):
+                raise BadInput(f"{name} is {getattr(self, name)!r}", accepted=", ".join(get_args(options)))
         if (self.schedule == "custom") != bool(self.alpha_bar):
             raise BadInput(
                 f"schedule is {self.schedule} with {len(self.alpha_bar)} values of alpha_bar",
@@ -78,6 +82,12 @@ class DDPM(Family):
                 f"alpha_bar is {self.alpha_bar[:6]}",
                 accepted="two values or more, strictly falling, between 0 and 1",
                 why="it is the share of an item that is left, which noise can only make less",
+            )
+        if self.alpha_bar and self.alpha_bar[-1] > MOST_LEFT:
+            raise BadInput(
+                f"the last alpha_bar is {self.alpha_bar[-1]}",
+                accepted=f"{MOST_LEFT} at most",
+                why="samples start from noise alone, so the last step must leave next to nothing of an item",
             )
         if self.min_snr is not None and not 0.0 < self.min_snr < math.inf:
             raise BadInput(f"min_snr is {self.min_snr}", accepted="None, or more than 0; the paper takes 5")
@@ -255,8 +265,9 @@ class DDPMEngine(DenoisingEngine):
         """
         s = sigma.to(torch.float64) / self.scale
         where = s.clamp_min(1e-12).log()
-        right = torch.searchsorted(self.log_sigma, where).clamp(1, self.family.T - 1)
-        low, high = self.log_sigma[right - 1], self.log_sigma[right]
+        levels = self.log_sigma.to(torch.float64)  # an engine that was cast has them in fewer digits
+        right = torch.searchsorted(levels, where).clamp(1, self.family.T - 1)
+        low, high = levels[right - 1], levels[right]
         t = (right + ((where - low) / (high - low)).clamp(0.0, 1.0)).to(x_t.dtype)
         ab = (1 / (1 + s.square())).to(x_t.dtype)
         signal, noisiness = expand_like(ab.sqrt(), x_t), expand_like((1 - ab).sqrt(), x_t)
@@ -273,11 +284,14 @@ class DDPMEngine(DenoisingEngine):
         return DiffusionHow(guidance=super().settings().guidance)
 
     def sigmas(self, how: How) -> Tensor:
-        """(K + 1,) the levels of K steps t from T down to 1, evenly taken as DDIM does, then 0; shift as in `mix`."""
+        """(K + 1,) the levels of t = T, T - T / K, ... down to T / K, evenly taken as DDIM does, then 0.
+
+        A shift above 1 moves the levels to more noise. Schedules that end beyond SIGMA_MAX are entered there.
+        """
         how = self.own(how)
         u = torch.linspace(1.0, 0.0, how.steps + 1, dtype=torch.float64)[:-1]
         u = how.shift * u / (1 + (how.shift - 1) * u)
-        log_sigma = self.log_sigma.cpu()
+        log_sigma = self.log_sigma.cpu().to(torch.float64)
         log_sigma = log_sigma[: max(2, int((log_sigma <= math.log(SIGMA_MAX)).sum()))]
         place = u * (len(log_sigma) - 1)
         left = place.floor().long().clamp_max(len(log_sigma) - 2)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -76,11 +76,11 @@ class DiffusionHow(How):
     guide_until: float = 1.0
     shift: float = 1.0
     eta: float = 0.0
-    against: Condition | None = None
+    against: Condition | None = field(default=None, compare=False, repr=False, metadata={"plain": False})
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise BadInput(f"steps is {self.steps}", accepted="1 or more")
+        if not isinstance(self.steps, int) or self.steps < 1:
+            raise BadInput(f"steps is {self.steps}", accepted="a whole number, 1 or more")
         if self.solver not in SOLVERS:
             raise BadInput(f"solver is {self.solver!r}", accepted=", ".join(SOLVERS))
         if not 0.0 <= self.guidance < float("inf"):
@@ -93,6 +93,13 @@ class DiffusionHow(How):
             raise BadInput(f"shift is {self.shift}", accepted="more than 0; 1 is even steps in time")
         if not 0.0 <= self.eta <= 1.0 or (self.eta and self.solver != "ddim"):
             raise BadInput(f"eta is {self.eta} for {self.solver}", accepted="from 0 to 1, and only for ddim")
+        if self.against is not None and self.guidance == 1.0:
+            raise BadInput(
+                "guidance is 1 beside something to walk away from",
+                accepted="a guidance above 1",
+                why="At 1 the condition is followed as learned, and what it is held against does not count.",
+                next="Try guidance=2.",
+            )
 
 
 def check_net(width: int | None, depth: int | None, groups: int | None, shares: Mapping[str, float]) -> None:
@@ -181,8 +188,11 @@ class DenoisingEngine(nn.Module, Learns, Prepares, Samples, Scores, Denoises):
     def prepare(self, batch: Batch) -> None:
         """Find the groups of the data, where there are to be any."""
         if self.groups is not None:
-            label = batch.condition.values[self.labelled].flatten() if self.labelled else None
-            self.groups.fit(self.guard(batch.x).flatten(1), label)
+            label, given = None, None
+            if self.labelled and self.labelled in batch.condition.values:
+                label = batch.condition.values[self.labelled].flatten()
+                given = batch.condition.given[self.labelled]
+            self.groups.fit(self.guard(batch.x).flatten(1), label, given)
 
     def forget(self, condition: Condition, rows: Rows) -> Condition:
         """The condition, forgotten as a whole in a share `p_uncond` of the rows, which guidance needs.
@@ -250,7 +260,8 @@ class DenoisingEngine(nn.Module, Learns, Prepares, Samples, Scores, Denoises):
         """The denoiser that a sample follows: with the condition, a group drawn for each row, and guidance."""
         against = how.against
         if against is not None:
-            if set(against.values) != set(condition.values) or len(next(iter(against.given.values()))) != len(rows):
+            counts = {len(g) for g in against.given.values()}
+            if set(against.values) != set(condition.values) or counts != {len(rows)}:
                 raise BadInput(
                     f"against says {', '.join(against.values) or 'nothing'}",
                     accepted=f"{len(rows)} rows of {', '.join(condition.values) or 'a model with conditions'}",

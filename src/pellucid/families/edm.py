@@ -6,6 +6,7 @@ in its table 1: P_mean and P_std of the training noise, sigma_data, rho of the s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -55,7 +56,9 @@ class EDM(Family):
 
     def __post_init__(self) -> None:
         check_net(self.width, self.depth, self.groups, {"dropout": self.dropout, "p_uncond": self.p_uncond})
-        if self.P_std <= 0.0 or self.rho <= 0.0:
+        if not math.isfinite(self.P_mean):
+            raise BadInput(f"P_mean is {self.P_mean}", accepted="a finite number")
+        if not (0.0 < self.P_std < math.inf and 0.0 < self.rho < math.inf):
             raise BadInput(f"P_std is {self.P_std}, rho {self.rho}", accepted="more than 0")
         if not 0.0 < self.sigma_min < self.sigma_max < float("inf"):
             raise BadInput(f"sigma_min is {self.sigma_min}, sigma_max {self.sigma_max}", accepted="0 < min < max")
