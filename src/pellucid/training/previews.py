@@ -12,7 +12,7 @@ from pellucid.training.watch import Seen, Watch
 
 __all__ = ["Previews"]
 
-TRIAL = 4  # samples drawn first, to learn how long one takes
+TRIAL = 4  # samples drawn first, after a single one: what the others add is what each of them takes
 
 
 class Previews(Watch):
@@ -44,9 +44,11 @@ class Previews(Watch):
         began = time.monotonic()
         needs = self._cost
         if needs is None and seen.seconds < float("inf"):
-            few = min(TRIAL, self.items)
-            self.draw(range(few))
-            needs = (time.monotonic() - began) * self.items / few
+            self.draw(range(1))
+            one, then = time.monotonic() - began, time.monotonic()
+            self.draw(range(TRIAL))
+            few = time.monotonic() - then
+            needs = few + max(0.0, few - one) / (TRIAL - 1) * (self.items - TRIAL)
         if needs is not None and needs > seen.seconds:
             self._cost = None  # timed anew next time: the machine may be less busy then
             return needs

@@ -125,7 +125,7 @@ class CopyRatio(Watch):
             raise BadInput("no rows were held out", next="Keep some rows aside, or train without this watch.")
         if not isinstance(seen.engine, Samples):
             raise MissingCapability(f"{type(seen.engine).__name__} does not draw samples to compare")
-        began = time.monotonic()
+        began, now = time.monotonic(), 0.0
         m = min(self.pool, len(seen.examples), len(seen.held_out))
         known, aside = self._side(seen.examples, m, seen, "known"), self._side(seen.held_out, m, seen, "aside")
         spread = self._spread(torch.cat([known.x, aside.x]))
@@ -141,12 +141,15 @@ class CopyRatio(Watch):
             (to_known, first), (to_aside, second) = (self._nearest(x, side.x, spread) for side in (known, aside))
             counts[0] += torch.bincount(first[to_known < to_aside], minlength=m)
             counts[1] += torch.bincount(second[to_known > to_aside], minlength=m)
+            then, now = now, time.monotonic() - began
+            # a few samples take nearly as long as many where the net is small, so a first guess is a lenient one
+            each = (now - then) / len(x) if drawn else now / len(x) / 4
             drawn, step = drawn + len(x), PART
-            each = (time.monotonic() - began) / drawn
-            if needs is not None and drawn < self.fewest and each * min(self.fewest, self.samples) > seen.seconds:
-                needs.append(each * min(self.fewest, self.samples))
+            expected = now + each * max(0, min(self.fewest, self.samples) - drawn)
+            if needs is not None and drawn < self.fewest and expected > seen.seconds:
+                needs.append(expected)
                 break
-            if drawn >= self.fewest and each * (drawn + PART) > seen.seconds:
+            if drawn >= self.fewest and now + each * PART > seen.seconds:
                 break
         return _share(counts)
 
