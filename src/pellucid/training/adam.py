@@ -23,15 +23,15 @@ class Adam(torch.optim.AdamW):
         self._made_of: list[int] = []
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """Move every parameter that has a gradient."""
+    def move(self) -> None:
+        """`step` without the hooks that torch puts around every method of that name."""
         known = bool(self._lists) and [id(s) for s in self.state.values()] == self._made_of
         if not known and not self._collect():
-            super().step()
+            self.step()
             return
         gradients = [[p.grad for p in lists[1]] for lists in self._lists]
         if any(type(g) is not Tensor for some in gradients for g in some):
-            super().step()
+            self.step()
             return
         for (group, parameters, first, second, steps), own in zip(self._lists, gradients, strict=True):
             torch._foreach_add_(steps, 1)

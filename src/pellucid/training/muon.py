@@ -97,7 +97,7 @@ class Muon(torch.optim.Optimizer):
                 self._adam.state = self.state  # one state for both, so that a checkpoint finds all of it here
                 for own in self._adam.param_groups:
                     own["lr"] = group["lr"]
-                self._adam.step()
+                self._adam.move()
 
     def _move(self, group: dict[str, Any]) -> None:
         """p <- p - rate * sqrt(max(1, m / n)) * orthogonalised(g + momentum * buffer), alike shapes together."""

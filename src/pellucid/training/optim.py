@@ -56,7 +56,10 @@ def update(optimizer: torch.optim.Optimizer, rate: float) -> None:
             for p in group["params"]:
                 if p.grad is not None:
                     p.mul_(1.0 - rate * group["decay"])
-    optimizer.step()
+    if isinstance(optimizer, Adam):
+        optimizer.move()
+    else:
+        optimizer.step()
 
 
 def gradient_norm(parameters: Mapping[str, nn.Parameter]) -> Tensor:

@@ -6,6 +6,7 @@ train each process on its own without a word, so every turn of every engine is r
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -58,7 +59,7 @@ class Step(nn.Module):
                 f"turn '{move.name}' gave losses of shape {tuple(losses.shape)} for {len(batch)} rows",
                 accepted=f"({len(batch)},), one loss a row",
             )
-        penalty = losses.new_zeros(()) if move.penalty is None else move.penalty(batch, rows)
+        penalty = _zero(losses.device) if move.penalty is None else move.penalty(batch, rows)
         if self.own_outputs:
             losses, penalty = losses.clone(), penalty.clone()
         return _wide(losses), _wide(penalty)
@@ -121,6 +122,12 @@ def _turns(
                 accepted="one parameter at least, every 1 step or more",
             )
     return turns
+
+
+@functools.cache
+def _zero(device: torch.device) -> Tensor:
+    """The penalty of a turn without one, made once."""
+    return torch.zeros((), device=device)
 
 
 def _wide(x: Tensor) -> Tensor:
