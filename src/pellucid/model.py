@@ -189,7 +189,7 @@ class Fitted:
             raise MissingCapability(f"'{self.name}' cannot draw against something", accepted="a diffusion family")
         asked = {k: v for k, v in words.items() if k in self.codec.conditions}
         other = {k: v for k, v in words.items() if k not in asked}
-        remarks = self.codec.remarks(asked) if isinstance(self.codec, Remarks) else ()
+        remarks = (*self.codec.remarks(asked), *self.codec.remarks(unlike)) if isinstance(self.codec, Remarks) else ()
         for notice in remarks:
             run.emit(notice)
         if other:

@@ -13,7 +13,7 @@ import sys
 import time
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -214,6 +214,25 @@ def test_pictures_are_written_in_every_form(call: Call, runs: dict[str, Path]) -
     shown = call(*words, "--json").json()
     assert shown["title"] == "5 samples, seed 3"
     assert call(*words).code == 0
+
+
+def test_samples_are_drawn_against_something(call: Call) -> None:
+    small = ("--set", "width=8", "--set", "depth=1", "--steps", "1", "--quiet")
+    assert call("fit", photos(Path("photos")), "--family", "diffusion", *small, "--out", "run").code == 0
+    words = ("sample", "run", "-n", "3", "--class", "a", "--how", "steps=2", "--how", "guidance=2")
+    assert call(*words, "--against", "class=b", "--out", "unlike").code == 0
+    draw = load("run")
+    how = replace(draw.how(), steps=2, guidance=2.0)  # type: ignore[call-arg]
+    expected = draw.sample(3, where={"class": "a"}, against={"class": "b"}, how=how).items
+    shown = sorted(Path("unlike").rglob("*.png"))
+    assert len(shown) == 3
+    for path, pixels in zip(shown, expected.pixels, strict=True):  # type: ignore[union-attr]
+        assert (np.asarray(Image.open(path)) == pixels[..., 0]).all()
+    refused(call, (*words, "--against", "class=c"), "class is 'c'. Accepted: a, b")
+    refused(call, (*words, "--against", "sex=Female"), "condition 'sex' does not exist. Accepted: class")
+    refused(call, (*words, "--how", "against=b"), "'against' is no setting of DiffusionHow")
+    plain = ("sample", "run", "-n", "3", "--how", "guidance=1", "--against", "class=b")
+    refused(call, plain, "guidance is 1 beside something to walk away from")
 
 
 def test_rows_are_written_in_every_form(call: Call, runs: dict[str, Path]) -> None:
@@ -422,6 +441,8 @@ def _leads(name: str, codec: Any, items: Any, family: Any) -> bool:
         (("sample", "PICTURES", "--class", "a", "--where", "class=b"), "both --class and --where class=... were given"),
         (("sample", "PICTURES", "--where", "sex=Female"), "condition 'sex' does not exist. Accepted: class"),
         (("sample", "PICTURES", "--where", "class"), "--where is 'class'. Accepted: NAME=VALUE"),
+        (("sample", "PICTURES", "--against", "class=a"), "'vae' cannot draw against something"),
+        (("sample", "PICTURES", "--against", "class"), "--against is 'class'. Accepted: NAME=VALUE"),
         (("sample", "PICTURES", "--how", "temprature=2"), "'temprature' is no setting.*'temperature'"),
         (("sample", "PICTURES", "--how", "temperature=-1"), "temperature is -1"),
         (("sample", "PICTURES", "--how", "temperature=nan"), "temperature is nan"),
