@@ -187,6 +187,24 @@ class TestGuidance:
         plain, other = engine.denoise(self.x, self.sigma, towards), engine.denoise(self.x, self.sigma, away)
         torch.testing.assert_close(got, 2 * plain - other)
 
+    def test_outside_its_levels_the_other_side_is_not_evaluated(self) -> None:
+        engine, condition = Shifted(), asked(1.0, 2.0, 3.0)
+        denoise = guided(engine, condition, 3.0, between=(0.5, 2.0))
+        for sigma in (0.4999, 0.5, 1.0, 2.0, 2.0001):
+            level = torch.full((3,), sigma)
+            plain, without = (engine.denoise(self.x, level, c) for c in (condition, condition.nothing()))
+            engine.rows.clear()
+            inside = 0.5 <= sigma <= 2.0
+            torch.testing.assert_close(denoise(self.x, level), without + 3 * (plain - without) if inside else plain)
+            assert engine.rows == [6 if inside else 3]
+
+    def test_rows_at_different_levels_are_pushed_each_for_itself(self) -> None:
+        engine, condition = Shifted(), asked(1.0, 2.0, 3.0)
+        got = guided(engine, condition, 3.0, between=(0.9, 1.1))(self.x, self.sigma)
+        plain, without = (engine.denoise(self.x, self.sigma, c) for c in (condition, condition.nothing()))
+        torch.testing.assert_close(got[1], (without + 3 * (plain - without))[1])
+        torch.testing.assert_close(got[[0, 2]], plain[[0, 2]])
+
     def test_no_condition_at_all(self) -> None:
         class Plain(Denoises):
             def denoise(self, x_t: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
