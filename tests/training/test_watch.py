@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,11 +14,12 @@ from pellucid.core.batch import Condition
 from pellucid.core.capabilities import How, Learns, Samples, Turn
 from pellucid.core.errors import BadInput, MissingCapability
 from pellucid.core.rows import Rows
-from pellucid.core.run import Alarmed, Event, Noticed, Run
+from pellucid.core.run import Alarmed, Event, Noticed, Previewed, Run
 from pellucid.core.space import Field, Mixed, Real, Tokens
 from pellucid.core.trace import Trace
 from pellucid.training.looks import Looks
 from pellucid.training.loop import train
+from pellucid.training.previews import Previews
 from pellucid.training.step import Step
 from pellucid.training.walk import Walk
 from pellucid.training.watch import CopyRatio, Seen, Watch
@@ -199,3 +201,25 @@ def test_watching_changes_nothing_and_sees_the_average(tmp_path: Path) -> None:
         train(Dropping(), KNOWN, settings=SETTINGS, steps=9, seed=0, run=Run(), watch=w) for w in ([], [noting])
     ]
     assert dropping[0].losses == dropping[1].losses
+
+
+def test_previews_are_timed_once_and_then_wait_for_their_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One sample takes 1.1 seconds, each further one a tenth: sixteen are expected to take 2.6."""
+    clock, drawn, events = [0.0], list[int](), list[Event]()
+
+    def draw(ids: Sequence[int]) -> str:
+        clock[0] += 1.0 + 0.1 * len(ids)
+        drawn.append(len(ids))
+        return "samples"
+
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    previews = Previews(draw, lambda step, items: f"{step} {items}")
+    at = seen(Heart(None), events)
+    assert previews.look(replace(at, seconds=0.5)) == pytest.approx(2.6)
+    assert previews.look(replace(at, seconds=2.0)) == pytest.approx(2.6)
+    assert drawn == [1, 4]
+    assert previews.look(replace(at, seconds=2.7)) is None
+    assert drawn == [1, 4, 16]
+    (event,) = events
+    assert isinstance(event, Previewed)
+    assert (event.step, event.path, event.items) == (10, "10 samples", "samples")

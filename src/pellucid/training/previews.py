@@ -50,7 +50,7 @@ class Previews(Watch):
             few = time.monotonic() - then
             needs = few + max(0.0, few - one) / (TRIAL - 1) * (self.items - TRIAL)
         if needs is not None and needs > seen.seconds:
-            self._cost = None  # timed anew next time: the machine may be less busy then
+            self._cost = needs
             return needs
         try:
             items = self.draw(range(self.items))
