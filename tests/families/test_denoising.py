@@ -103,7 +103,7 @@ class TestGuidance:
         engine = built(name)
         how = DiffusionHow(steps=6, guidance=2.5, guide_from=0.5, guide_until=1.0)
         sigmas, asked = engine.sigmas(how), classes(4)
-        x = float(sigmas[0]) * rows(4).fork("start").normal(5, dtype=torch.float64)
+        x = engine.centre + float(sigmas[0]) * rows(4).fork("start").normal(5, dtype=torch.float64)
         with torch.no_grad():
             for k in range(6):
                 level = x.new_full((4,), float(sigmas[k]))
@@ -128,7 +128,7 @@ class TestGuidance:
         engine = built(name)
         how = DiffusionHow(steps=1, guidance=1.7, against=classes(4, 2))
         sigma = float(engine.sigmas(how)[0])
-        x = sigma * rows(4).fork("start").normal(5, dtype=torch.float64)
+        x = engine.centre + sigma * rows(4).fork("start").normal(5, dtype=torch.float64)
         level = x.new_full((4,), sigma)
         with torch.no_grad():
             towards, away = (engine.denoise(x, level, c) for c in (classes(4), classes(4, 2)))
@@ -297,6 +297,24 @@ class TestGroups:
         assert engine.groups is not None
         assert sorted(engine.groups.share[0].tolist()) == [0.0, 1.0]
         assert engine.groups.share[-1].tolist() == pytest.approx([0.5, 0.5])
+
+
+@pytest.mark.parametrize("name", ["ddpm", "edm"])
+@pytest.mark.parametrize(("mean", "spread"), [(1000.0, 10.0), (5.0, 0.0), (-0.002, 1e-4)])
+def test_data_far_from_0_and_of_any_spread(name: str, mean: float, spread: float) -> None:
+    """Its network still silent, the engine draws and scores as a Gaussian of the data's mean."""
+    engine = FAMILIES[name].build(VECTOR, {}, rows(1))
+    assert isinstance(engine, DenoisingEngine)
+    engine = engine.double()
+    x = mean + spread * rows(500).normal(5, dtype=torch.float64)
+    engine.prepare(Batch(x, torch.arange(500)))
+    drawn = engine.sample(rows(400), Condition(), DiffusionHow(steps=40, solver="heun"), Silent())
+    assert float((drawn.mean() - mean).abs()) < 0.15 * max(spread, 1e-6)
+    near, far = (
+        engine.log_prob(Batch(x[:3] + off, torch.arange(3)), rows(3)).value for off in (0.0, 50 * max(spread, 1e-6))
+    )
+    assert near.isfinite().all()
+    assert (near > far + 100).all()
 
 
 class TestInversionAndLikelihood:

@@ -218,6 +218,10 @@ class DDPMEngine(DenoisingEngine):
         self.register_buffer("log_sigma", 0.5 * ((1 - ab) / ab).log(), persistent=False)  # (T,) rising
 
     @property
+    def centre(self) -> Tensor:  # type: ignore[override]
+        return self.mean
+
+    @property
     def highest(self) -> float:  # type: ignore[override]
         return min(SIGMA_MAX, float(self.log_sigma[-1].exp())) * float(self.scale)
 

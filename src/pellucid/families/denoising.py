@@ -144,6 +144,8 @@ class DenoisingEngine(nn.Module, Learns, Prepares, Samples, Scores, Denoises):
     """Noise so strong that nothing of the data is left."""
     lowest: float
     """Noise so weak that nothing of the data is lost, where likelihoods end."""
+    centre: Tensor | float = 0.0
+    """Number that pure noise lies around at the start; where noise is finite and data far from 0, it matters."""
 
     def __init__(
         self,
@@ -251,7 +253,7 @@ class DenoisingEngine(nn.Module, Learns, Prepares, Samples, Scores, Denoises):
         how, like = self.own(how), next(self.parameters())
         rows, condition = rows.to(like.device), condition.to(like.device)
         sigmas = self.sigmas(how)
-        x = float(sigmas[0]) * rows.fork("start").normal(*self.space.shape, dtype=like.dtype)
+        x = self.centre + float(sigmas[0]) * rows.fork("start").normal(*self.space.shape, dtype=like.dtype)
         extra = {"eta": how.eta} if how.solver == "ddim" else {}
         x = SOLVERS[how.solver](self.guide(condition, how, rows), x, sigmas, rows, trace, **extra)
         return x if self.space.levels is None else x.clamp(self.space.low, self.space.high)
@@ -295,12 +297,18 @@ class DenoisingEngine(nn.Module, Learns, Prepares, Samples, Scores, Denoises):
 
     def log_prob(self, batch: Batch, rows: Rows) -> LogProb:
         """Continuous numbers: an estimate by the probability-flow equation. Grids: the variational bound."""
-        x, denoise = self.guard(batch.x), at_condition(self, batch.condition)
+        centre = float(self.centre)  # likelihoods are those of events around 0
+        x = self.guard(batch.x) - centre
+
+        def denoise(x_t: Tensor, sigma: Tensor) -> Tensor:
+            return self.denoise(x_t + centre, sigma, batch.condition) - centre
+
         if self.space.levels is None:
             return ode_log_prob(denoise, x, rows, highest=self.highest, lowest=self.lowest)
         grid = torch.linspace(self.space.low, self.space.high, self.space.levels, dtype=torch.float64)
         lowest = self.space.step / 2  # below it the grid tells more than the network could
-        return variational_bound(denoise, x, rows, highest=self.highest, lowest=lowest, looks=32, grid=self.guard(grid))
+        grid = self.guard(grid) - centre
+        return variational_bound(denoise, x, rows, highest=self.highest, lowest=lowest, looks=32, grid=grid)
 
     def own(self, how: How) -> DiffusionHow:
         """The settings, refused unless they are this kind of engine's."""

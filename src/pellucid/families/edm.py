@@ -150,6 +150,10 @@ class EDMEngine(DenoisingEngine):
         self.register_buffer("sigma_data", torch.ones(()))
 
     @property
+    def centre(self) -> Tensor:  # type: ignore[override]
+        return self.mean
+
+    @property
     def highest(self) -> float:  # type: ignore[override]
         return self.family.sigma_max * float(self.sigma_data)
 
