@@ -69,7 +69,7 @@ BRIDGES: dict[str, str] = {
 }
 """Bridges in order of preference when a family does not take a space as it is."""
 
-OBJECTIVES: dict[str, str] = {}
+OBJECTIVES: dict[str, str] = {"few_steps": "pellucid.families.few_steps:FewSteps"}
 """name -> "module:Class" of each objective that replaces an engine's own turns; frozen settings, as families are."""
 
 

@@ -19,7 +19,7 @@ from pellucid.bridging import bridge_for, latent_way, through_recipe
 from pellucid.catalog import domain_class, family_class, objective_class, objective_name, objectives
 from pellucid.core.batch import Examples
 from pellucid.core.bundle import Bundle, open_bundle
-from pellucid.core.capabilities import Counts, Family, Objective, Samples, Training
+from pellucid.core.capabilities import Counts, Family, Objective, Recasts, Samples, Training
 from pellucid.core.errors import BadBundle, BadInput, shown
 from pellucid.core.recipe import Source
 from pellucid.core.run import Run
@@ -121,6 +121,13 @@ def fit(
     if base is None and adapt.how != "whole":
         raise BadInput(f"adapt is '{adapt.how}' without a model to go on from", next="Name it: base=... or --from RUN.")
     objective = _objective(objective, objective_settings)
+    if isinstance(objective, Recasts):
+        if base is None:
+            raise BadInput(
+                f"{type(objective).__name__} came without a model to go on from",
+                next="Name it: base=... or --from RUN.",
+            )
+        chosen = objective.recast(chosen)
     out = Path(out) if out is not None else None
     if out is not None:
         check_free(out, force)

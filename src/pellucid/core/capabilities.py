@@ -36,6 +36,7 @@ __all__ = [
     "Predicts",
     "Prepares",
     "Quantises",
+    "Recasts",
     "Refusal",
     "Samples",
     "Scores",
@@ -372,6 +373,14 @@ class Objective(abc.ABC):
     @abc.abstractmethod
     def turns(self, engine: nn.Module, base: nn.Module | None) -> tuple[Turn, ...]:
         """Turns that replace the engine's own; `base` is the frozen model the run started from."""
+
+
+class Recasts(abc.ABC):
+    """An objective after which a model is of other settings than its base, such as one that draws in few steps."""
+
+    @abc.abstractmethod
+    def recast(self, family: Family) -> Family:
+        """The base's family as the trained model will have it. Raises BadInput for a family it cannot train."""
 
 
 def parameters_of(module: nn.Module) -> int:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from pellucid.core.batch import Batch, Condition
 from pellucid.core.capabilities import Denoises, How, Learns, LogProb, Prepares, Refusal, Samples, Scores, Turn
-from pellucid.core.errors import BadInput
+from pellucid.core.errors import BadInput, MissingCapability
 from pellucid.core.rows import Rows
 from pellucid.core.space import Real, Space, Tokens
 from pellucid.core.trace import Trace
@@ -146,6 +146,8 @@ class DenoisingEngine(nn.Module, Learns, Prepares, Samples, Scores, Denoises):
     """Noise so weak that nothing of the data is lost, where likelihoods end."""
     centre: Tensor | float = 0.0
     """Number that pure noise lies around at the start; where noise is finite and data far from 0, it matters."""
+    few: int = 0
+    """Steps of an engine that was distilled: it answers with an item, no longer with the mean of all that fit."""
 
     def __init__(
         self,
@@ -185,6 +187,7 @@ class DenoisingEngine(nn.Module, Learns, Prepares, Samples, Scores, Denoises):
     # -- Learns, Prepares ----------------------------------------------------------------------------------------
 
     def turns(self) -> tuple[Turn, ...]:
+        self._require_mean("go on learning to denoise")
         return (Turn("denoise", tuple(self.parameters()), self.losses),)
 
     def prepare(self, batch: Batch) -> None:
@@ -290,6 +293,7 @@ class DenoisingEngine(nn.Module, Learns, Prepares, Samples, Scores, Denoises):
 
     def invert(self, x: Tensor, condition: Condition, steps: int = 50) -> tuple[Inverted, Tensor]:
         """The noise that leads to items x (B, *event), and the noise levels along which `euler` leads back to them."""
+        self._require_mean("lead back to the noise of an item")
         sigmas = reversible_sigmas(steps, self.highest)
         return invert(at_condition(self, condition), self.guard(x), sigmas), sigmas
 
@@ -297,6 +301,7 @@ class DenoisingEngine(nn.Module, Learns, Prepares, Samples, Scores, Denoises):
 
     def log_prob(self, batch: Batch, rows: Rows) -> LogProb:
         """Continuous numbers: an estimate by the probability-flow equation. Grids: the variational bound."""
+        self._require_mean("say how likely an item is")
         centre = float(self.centre)  # likelihoods are those of events around 0
         x = self.guard(batch.x) - centre
 
@@ -309,6 +314,14 @@ class DenoisingEngine(nn.Module, Learns, Prepares, Samples, Scores, Denoises):
         lowest = self.space.step / 2  # below it the grid tells more than the network could
         grid = self.guard(grid) - centre
         return variational_bound(denoise, x, rows, highest=self.highest, lowest=lowest, looks=32, grid=grid)
+
+    def _require_mean(self, asked: str) -> None:
+        if self.few:
+            raise MissingCapability(
+                f"a model that draws in {self.few} steps cannot {asked}",
+                why="It answers noise with one finished item, and this needs the mean of all items that fit.",
+                next="Ask the model that it was distilled from.",
+            )
 
     def own(self, how: How) -> DiffusionHow:
         """The settings, refused unless they are this kind of engine's."""

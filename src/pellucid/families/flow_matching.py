@@ -11,7 +11,7 @@ as a start (`nets/gaussian.py`), forgetting the condition now and then for guida
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import torch
@@ -22,7 +22,7 @@ from pellucid.core.capabilities import Family, How, Part, Refusal, Training, exp
 from pellucid.core.errors import BadInput
 from pellucid.core.rows import Rows
 from pellucid.core.space import Real, Space
-from pellucid.families.denoising import DenoisingEngine, Net, check_net, refusal
+from pellucid.families.denoising import DenoisingEngine, DiffusionHow, Net, check_net, refusal
 from pellucid.nets.choose import Factory, is_picture
 from pellucid.nets.gaussian import GaussianGuess
 from pellucid.nets.inherit import inherit
@@ -31,6 +31,7 @@ __all__ = ["FlowMatching", "FlowMatchingEngine", "mix"]
 
 Times = Literal["logit_normal", "uniform", "mode"]
 LARGEST_MODE = 1.75  # beyond, two times would share one place and the density of mode sampling be none
+MOST_FEW = 8  # steps; with more, plain walking does as well
 SIGMA_MAX = 300.0  # noise so strong that nothing of the data is left in float32 samples of ordinary scale
 
 
@@ -46,6 +47,7 @@ class FlowMatching(Family):
     times: how training times are drawn. logit_normal: sigmoid(time_mean + time_spread * normal); uniform: evenly;
     mode: more at the middle or at both ends, by time_spread (Esser et al. 2024, arXiv:2403.03206, eq. 20).
     groups: groups of alike items, found without labels, that the network is told; 0 for none, None chooses.
+    few: steps in which a model that was distilled draws (`few_steps.py`); 0 for one that walks from noise to data.
     """
 
     name: ClassVar[str] = "diffusion"
@@ -62,6 +64,7 @@ class FlowMatching(Family):
     times: Times = "logit_normal"
     time_mean: float = 0.0
     time_spread: float = 1.0
+    few: int = 0
 
     def __post_init__(self) -> None:
         check_net(self.width, self.depth, self.groups, {"dropout": self.dropout, "p_uncond": self.p_uncond})
@@ -69,6 +72,8 @@ class FlowMatching(Family):
             raise BadInput(f"time_spread is {self.time_spread}", accepted="more than 0")
         if self.times == "mode" and self.time_spread > LARGEST_MODE:
             raise BadInput(f"time_spread is {self.time_spread} for times=mode", accepted=f"{LARGEST_MODE} at most")
+        if not 0 <= self.few <= MOST_FEW:
+            raise BadInput(f"few is {self.few}", accepted=f"0, or 1 to {MOST_FEW}")
 
     def accepts(self, space: Space, conditions: Mapping[str, Space]) -> Refusal | None:
         return refusal(space, self.net)
@@ -117,6 +122,9 @@ class FlowMatching(Family):
         )
 
     def training(self, space: Space, items: int) -> Training:
+        if self.few:  # two players, as in `gan.py`
+            batch = 64 if isinstance(space, Real) and is_picture(space) else 256
+            return Training(batch=batch, rate=5e-4, betas=(0.0, 0.99), clip=None, final_rate=0.1, steps=1000)
         if isinstance(space, Real) and is_picture(space):
             # 30 looks at each item: on 1,300 digits more bring copies, not quality; large sets end by their time
             return Training(batch=64, rate=1e-3, ema=0.9998, steps=min(2000, max(500, 30 * items // 64)))
@@ -176,6 +184,7 @@ class FlowMatchingEngine(DenoisingEngine):
             make=make,
         )
         self.family = family
+        self.few = family.few
         self.gauss = GaussianGuess(space.size)
 
     # -- the velocity --------------------------------------------------------------------------------------------
@@ -240,6 +249,18 @@ class FlowMatchingEngine(DenoisingEngine):
         out, v, stray = self.correct(mix(noise, x, t), t, self.told(x, batch.condition, rows.fork("drop")))
         mistake = stray * out - (x - noise - v)
         return mistake.square().flatten(1).mean(dim=1) / stray.square().flatten(1).mean(dim=1)
+
+    # -- Samples -------------------------------------------------------------------------------------------------
+
+    def walk(self) -> DiffusionHow:
+        """How the model draws that walks from noise to data, also of one that was distilled since."""
+        return super().settings()
+
+    def settings(self) -> DiffusionHow:
+        """As for all denoisers; a distilled model draws in its few steps and has the guidance built in."""
+        if not self.few:
+            return self.walk()
+        return replace(self.walk(), steps=self.few, solver="consistency", guidance=1.0)
 
     # -- Denoises ------------------------------------------------------------------------------------------------
 

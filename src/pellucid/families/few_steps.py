@@ -1,0 +1,209 @@
+"""Few steps: a trained diffusion model learns to draw in 1 to 4 steps what it draws in 20.
+
+The student starts as a copy of the model and keeps its network. Where the model answers a noisy point with the mean of
+all items that fit, the student is taught to answer with one of them, so that a few answers are enough:
+
+    teacher    |G(x_sigma) - walk(x_sigma)| / sqrt(D)      walk: the model's own way from there to data, with guidance
+    critic     softplus(C(G(x_sigma)) - C(data)) + gamma/2 * (|grad C(data)|^2 + |grad C(G(x_sigma))|^2)
+    student    softplus(C(data) - C(G(x_sigma)))           x_sigma = data + sigma * noise
+
+The teacher says which noise becomes which item, the critic that it shall look like data. The contest is that of
+`gan.py`: Huang et al. 2024 (R3GAN), arXiv:2501.05441, eq. 2 to 4. That a critic lets a denoiser answer with items:
+Xu et al. 2023 (UFOGen), arXiv:2311.09257; a regression onto the teacher's walk beside it: Yin et al. 2023 (DMD),
+arXiv:2311.18828, eq. 9. The student is drawn from by `solvers/consistency.py`, at the noise levels it was taught at.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+
+from pellucid.core.batch import Batch, Condition
+from pellucid.core.capabilities import Family, Objective, Recasts, Turn, expand_like
+from pellucid.core.errors import BadInput
+from pellucid.core.rows import Rows
+from pellucid.families.flow_matching import MOST_FEW, FlowMatching, FlowMatchingEngine
+from pellucid.nets.critic import Critic
+from pellucid.solvers.guidance import guided
+
+__all__ = ["FewSteps"]
+
+ADVERSARIAL = (0.0, 0.99)  # betas of both players in the contest, as in `gan.py`
+CRITIC_RATE = 2.0  # of the critic beside the student: it starts from nothing
+
+
+@dataclass(frozen=True, kw_only=True)
+class FewSteps(Objective, Recasts):
+    """Distil a model of the family `diffusion` into one that draws in a few steps.
+
+    steps: steps in which the student draws when nothing else is asked; it is taught at the levels of 1 to so many.
+    gamma: weight of the critic's gradient penalties; more is steadier and blurrier.
+    walk: steps of the teacher's walk. every: steps of training between two lessons by the teacher, 0 for none at all.
+    guidance: of the teacher, which the student then has built in; None takes the model's own.
+    width: channels of the critic's first stage (pictures).
+    """
+
+    steps: int = 4
+    gamma: float = 0.05
+    walk: int = 6
+    every: int = 4
+    guidance: float | None = None
+    width: int = 32
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.steps <= MOST_FEW:
+            raise BadInput(f"steps is {self.steps}", accepted=f"1 to {MOST_FEW}")
+        if not 0.0 <= self.gamma < float("inf"):
+            raise BadInput(f"gamma is {self.gamma}", accepted="0 or more")
+        if self.walk < 1 or self.every < 0 or self.width < 1:
+            raise BadInput(
+                f"walk is {self.walk}, every {self.every}, width {self.width}",
+                accepted="a walk of 1 step or more, every 0 or more, a width of 1 or more",
+            )
+        if self.guidance is not None and not 0.0 <= self.guidance < float("inf"):
+            raise BadInput(f"guidance is {self.guidance}", accepted="None, or 0 or more")
+
+    def recast(self, family: Family) -> Family:
+        """The same family that draws in few steps. Raises BadInput for another one, or one that does so already."""
+        if not isinstance(family, FlowMatching):
+            raise BadInput(f"the model to distil is of the family '{family.name}'", accepted=FlowMatching.name)
+        if family.few:
+            raise BadInput(
+                f"the model to distil draws in {family.few} steps already",
+                why="A teacher has to know the mean of all items that fit, and this one no longer does.",
+                next="Start from the model that it was distilled from.",
+            )
+        return replace(family, few=self.steps)
+
+    def turns(self, engine: nn.Module, base: nn.Module | None) -> tuple[Turn, ...]:
+        """Teacher, critic and student. Raises BadInput without a model to distil."""
+        if not isinstance(engine, FlowMatchingEngine) or not isinstance(base, FlowMatchingEngine):
+            raise BadInput(
+                "there is no model to distil" if base is None else f"the engine is a {type(engine).__name__}",
+                accepted="a fitted model of the family 'diffusion'",
+                next="Name it: base=... or --from RUN.",
+            )
+        return _Lesson(self, engine, base).turns()
+
+
+class _Lesson:
+    """What the three players share: the student, the frozen teacher, and a critic with its own reading of conditions.
+
+    The critic sees what a sample shows: pictures clamped to their grid. Conditions that are pictures it does not see.
+    """
+
+    def __init__(self, asked: FewSteps, engine: FlowMatchingEngine, base: FlowMatchingEngine) -> None:
+        self.asked, self.engine, self.base = asked, engine, base
+        self.how = base.walk()
+        self.guidance = self.how.guidance if asked.guidance is None else asked.guidance
+        self.levels, self.until = _met(engine, asked.steps)
+        like = next(engine.parameters())
+        with Rows(0, torch.arange(1)).fork("critic").seeding():
+            self.reading = copy.deepcopy(base.network.encode_condition)  # what classes mean is known already
+            self.critic = Critic(engine.space.shape, steer=self.reading.width, width=self._width()).to(like)
+
+    def _width(self) -> int:
+        return self.asked.width if self.engine.picture else 4 * self.asked.width
+
+    def turns(self) -> tuple[Turn, ...]:
+        student = tuple(self.engine.parameters())
+        critic = (*self.critic.parameters(), *self.reading.parameters())
+        contest = (
+            Turn("critic", critic, self.critic_losses, rate=CRITIC_RATE, betas=ADVERSARIAL),
+            Turn("student", student, self.student_losses, betas=ADVERSARIAL),
+        )
+        if not self.asked.every:
+            return contest
+        return (Turn("teacher", student, self.teacher_losses, every=self.asked.every, betas=(0.9, 0.99)), *contest)
+
+    def teacher_losses(self, batch: Batch, rows: Rows) -> Tensor:
+        """(B,) root mean square distance to where the teacher's walk from the same point ends.
+
+        Not squared, so that early, wrong answers do not outweigh all others.
+        """
+        x_t, sigma, told = self._start(batch, rows)
+        with torch.no_grad():
+            end = self._walked(x_t, sigma, told)
+        away = self.engine.denoise(x_t, sigma, told) - end
+        return (_wide(away).square().flatten(1).mean(dim=1) + 1e-6).sqrt()
+
+    def critic_losses(self, batch: Batch, rows: Rows) -> Tensor:
+        """(B,) the critic's side of the contest with both gradient penalties."""
+        with torch.no_grad():
+            fake, told = self._answer(batch, rows)
+        vector = self.reading(told, fake).repeat(2, 1)
+        slopes, scores = torch.func.grad(lambda x: _twice(_wide(self.critic(x, vector))), has_aux=True)(
+            torch.cat((batch.x, fake))
+        )
+        real_score, fake_score = scores.chunk(2)
+        steepness = _wide(slopes).flatten(1).square().sum(-1).chunk(2)  # rows do not mix in C
+        return softplus(fake_score - real_score) + self.asked.gamma / 2 * (steepness[0] + steepness[1])
+
+    def student_losses(self, batch: Batch, rows: Rows) -> Tensor:
+        """(B,) the student's side of the contest."""
+        fake, told = self._answer(batch, rows)
+        vector = self.reading(told, fake).repeat(2, 1)
+        real_score, fake_score = _wide(self.critic(torch.cat((batch.x, fake)), vector)).chunk(2)
+        return softplus(real_score - fake_score)
+
+    def _start(self, batch: Batch, rows: Rows) -> tuple[Tensor, Tensor, Condition]:
+        """Noisy items x_t (B, *event), their levels (B,), and what the network is told of them."""
+        x = self.engine.guard(batch.x)
+        u = rows.fork("level").uniform(dtype=torch.float64)
+        level = (u[:, None] > self.until.to(x.device)).sum(dim=1)
+        sigma = self.levels.to(x)[level]
+        x_t = x + expand_like(sigma, x) * rows.fork("noise").normal(*x.shape[1:], dtype=x.dtype)
+        return x_t, sigma, self.engine.told(x, batch.condition, rows.fork("drop"))
+
+    def _answer(self, batch: Batch, rows: Rows) -> tuple[Tensor, Condition]:
+        """The student's items (B, *event), as a sample shows them, and what they were asked by."""
+        x_t, sigma, told = self._start(batch, rows)
+        answer, space = self.engine.denoise(x_t, sigma, told), self.engine.space
+        return (answer if space.levels is None else answer.clamp(space.low, space.high)), told
+
+    def _walked(self, x: Tensor, sigma: Tensor, told: Condition) -> Tensor:
+        """Where the teacher's walk from x (B, *event) at level sigma (B,) ends.
+
+        DPM-Solver++ (2M) as in `solvers/dpm_solver.py`, with a level of its own for each row.
+        """
+        denoise, shift, steps = guided(self.base, told, self.guidance), self.how.shift, self.asked.walk
+        left = sigma / (shift + sigma)  # 1 - u, of the places along `FlowMatchingEngine.sigmas`
+        before, was = x, sigma
+        for k in range(steps):
+            now, then = left * ((steps - k) / steps), left * ((steps - k - 1) / steps)
+            sigma, after = shift * now / (1 - now), shift * then / (1 - then)
+            denoised = ahead = denoise(x, sigma)
+            if 0 < k < steps - 1:
+                ahead = denoised + expand_like((sigma / after).log() / (2 * (was / sigma).log()), x) * (
+                    denoised - before
+                )
+            x = ahead + expand_like(after / sigma, x) * (x - ahead)
+            before, was = denoised, sigma
+        return x
+
+
+def _met(engine: FlowMatchingEngine, steps: int) -> tuple[Tensor, Tensor]:
+    """Noise levels (L,) that drawing in 1 to `steps` steps meets, and the share of meetings up to each (L,).
+
+    Each number of steps counts the same, so that half of the lessons are about the first step, which is the hardest.
+    """
+    share: dict[float, float] = {}
+    for count in range(1, steps + 1):
+        for sigma in engine.sigmas(replace(engine.walk(), steps=count))[:-1].tolist():
+            sigma = float(f"{sigma:.9g}")  # the same level, whichever number of steps it comes from
+            share[sigma] = share.get(sigma, 0.0) + 1 / count / steps
+    until = torch.tensor(list(share.values()), dtype=torch.float64).cumsum(0)
+    return torch.tensor(list(share), dtype=torch.float64), until[:-1]
+
+
+def _twice(score: Tensor) -> tuple[Tensor, Tensor]:
+    return score.sum(), score
+
+
+def _wide(x: Tensor) -> Tensor:
+    """Float32 at least."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
