@@ -317,6 +317,24 @@ def test_data_far_from_0_and_of_any_spread(name: str, mean: float, spread: float
     assert (near > far + 100).all()
 
 
+@every_family
+def test_one_number_in_one_row(name: str) -> None:
+    engine = FAMILIES[name].build(Real((1,)), {}, rows(1))
+    assert isinstance(engine, DenoisingEngine)
+    engine.prepare(Batch(torch.ones(1, 1), torch.arange(1)))
+    assert all(value.isfinite().all() for value in engine.state_dict().values())
+    assert engine.sample(rows(2), Condition(), DiffusionHow(steps=2), Silent()).isfinite().all()
+
+
+@every_family
+def test_no_rows(name: str) -> None:
+    engine = built(name)
+    assert engine.sample(rows(0), classes(0), DiffusionHow(steps=2, guidance=2.0), Silent()).shape == (0, 5)
+    nobody = Batch(data(VECTOR, 0), torch.arange(0), classes(0))
+    assert engine.log_prob(nobody, rows(0)).value.shape == (0,)
+    assert engine.losses(nobody, rows(0)).shape == (0,)
+
+
 class TestInversionAndLikelihood:
     @every_family
     def test_an_item_comes_back_from_its_noise(self, name: str) -> None:

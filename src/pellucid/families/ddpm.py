@@ -233,7 +233,7 @@ class DDPMEngine(DenoisingEngine):
         super().prepare(batch)
         x = self.guard(batch.x)
         self.mean.copy_(x.mean())
-        self.scale.copy_(x.std().clamp_min(1e-6))
+        self.scale.copy_(x.std(correction=0).clamp_min(1e-6))
 
     def answer(self, x_t: Tensor, alpha_bar: Tensor, t: Tensor, condition: Condition) -> Tensor:
         """The network's answer for x_t (B, *event) = sqrt(ab) data + sqrt(1 - ab) noise at t (B,) in [1, T]."""

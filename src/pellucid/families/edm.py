@@ -165,7 +165,7 @@ class EDMEngine(DenoisingEngine):
         super().prepare(batch)
         x = self.guard(batch.x)
         self.mean.copy_(x.mean())
-        self.sigma_data.copy_(x.std().clamp_min(1e-6))
+        self.sigma_data.copy_(x.std(correction=0).clamp_min(1e-6))
 
     def network_at(self, x: Tensor, sigma: Tensor, condition: Condition) -> tuple[Tensor, Tensor, Tensor]:
         """F(c_in x; c_noise), c_skip and c_out, for x (B, *event) around the data's mean and sigma (B,).
