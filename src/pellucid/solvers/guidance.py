@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 
 from pellucid.core.batch import Condition
-from pellucid.core.capabilities import Denoises, expand_like
+from pellucid.core.capabilities import Denoises, How, expand_like
+from pellucid.core.rows import Rows
 from pellucid.solvers.denoiser import Denoiser, at_condition
 
-__all__ = ["guided"]
+__all__ = ["follow", "guided"]
 
 
 def guided(
@@ -47,3 +48,15 @@ def guided(
         return torch.where(expand_like(inside, asked), torch.lerp(unasked, asked, weight), asked)
 
     return denoise
+
+
+def follow(engine: Denoises, condition: Condition, how: How, rows: Rows) -> Denoiser:
+    """The denoiser that the engine's own samples of these rows follow.
+
+    Engines that steer samples by more than a condition and a weight offer `guide(condition, how, rows)`.
+    """
+    own = getattr(engine, "guide", None)
+    if own is not None:
+        found: Denoiser = own(condition, how, rows)
+        return found
+    return guided(engine, condition, float(getattr(how, "guidance", 1.0)))

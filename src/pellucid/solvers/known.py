@@ -22,7 +22,7 @@ from pellucid.core.rows import Rows
 from pellucid.core.trace import Silent, Trace
 from pellucid.solvers.ancestral import ancestral_step
 from pellucid.solvers.denoiser import checked_sigmas, keep_step
-from pellucid.solvers.guidance import guided
+from pellucid.solvers.guidance import follow
 
 __all__ = ["Completed", "complete"]
 
@@ -170,7 +170,7 @@ def _denoise_around(
     if resamplings < 1:
         raise BadInput(f"resamplings is {resamplings}", accepted="1 or more")
     levels = checked_sigmas(engine.sigmas(how))
-    denoise = guided(engine, condition, float(getattr(how, "guidance", 1.0)))
+    denoise = follow(engine, condition, how, rows)
     draw = lambda name, step: rows.fork(name, step).normal(*known.shape[1:], dtype=known.dtype)  # noqa: E731
     x = torch.where(mask, known, 0.0) + levels[0] * draw("start", 0)
     here = 0
