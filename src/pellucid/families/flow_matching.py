@@ -127,7 +127,8 @@ class FlowMatching(Family):
             return Training(batch=batch, rate=5e-4, betas=(0.0, 0.99), clip=None, final_rate=0.1, steps=1000)
         if isinstance(space, Real) and is_picture(space):
             # 30 looks at each item: on 1,300 digits more bring copies, not quality; large sets end by their time
-            return Training(batch=64, rate=1e-3, ema=0.9998, steps=min(2000, max(500, 30 * items // 64)))
+            steps = min(2000, max(500, 30 * items // 64))
+            return Training(batch=64, rate=1e-3, optimizer="muon", ema=0.9998, steps=steps)
         return Training(batch=256, rate=1e-3, ema=0.9998, steps=6000)
 
     def build(
