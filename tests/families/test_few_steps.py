@@ -23,10 +23,11 @@ from pellucid.domains.pictures import Pictures
 from pellucid.domains.teaching.mixtures import Mixture
 from pellucid.families.ddpm import DDPM
 from pellucid.families.denoising import DiffusionHow
-from pellucid.families.few_steps import FewSteps, _Lesson
+from pellucid.families.few_steps import LOOK, FewSteps, _Lesson
 from pellucid.families.flow_matching import FlowMatching, FlowMatchingEngine
 from pellucid.fitting import fit, resume
 from pellucid.model import Fitted, load
+from pellucid.nets.unet import UNet
 from pellucid.solvers.consistency import consistency
 from pellucid.solvers.dpm_solver import dpm_2m
 from pellucid.solvers.guidance import guided
@@ -51,7 +52,6 @@ def lesson(space: Real, **settings: Any) -> _Lesson:
     base, student = found
     made = _Lesson(asked, student, base)
     stir(made.critic)
-    made.reading.double()
     made.critic.double()
     return made
 
@@ -68,13 +68,15 @@ def wide(batch: Batch) -> Batch:
 def test_the_contest_follows_its_formulas(space: Real) -> None:
     made, batch, rows = lesson(space, gamma=0.5), wide(batch_of(space, 7)), Rows(2, torch.arange(7))
     fake, told = made._answer(batch, rows)
-    fake, vector = fake.detach(), made.reading(told, batch.x)
+    fake, vector = fake.detach(), made.critic.reading(told, batch.x)
     scores, slopes = [], []
     for x in (batch.x, fake):
-        x = x.clone().requires_grad_()
-        score = made.critic(x, vector)
+        shown = [part.detach().requires_grad_() for part in made._shown(x, told, rows)]
+        assert len(shown) == (4 if space.levels else 1), "three maps of a picture beside it"
+        score = made.critic(shown, vector)
         scores.append(score)
-        slopes.append(torch.autograd.grad(score.sum(), x)[0].flatten(1).square().sum(1))
+        steep = torch.autograd.grad(score.sum(), shown)
+        slopes.append(sum((s.flatten(1).square().sum(1) for s in steep), torch.zeros(7)))
     expected = softplus(scores[1] - scores[0]) + 0.25 * (slopes[0] + slopes[1])
     torch.testing.assert_close(made.critic_losses(batch, rows), expected)
     torch.testing.assert_close(made.student_losses(batch, rows), softplus(scores[0] - scores[1]))
@@ -121,12 +123,30 @@ def test_lessons_are_at_the_levels_that_drawing_meets() -> None:
     assert found == pytest.approx(met, abs=0.02)
 
 
+def test_the_critic_is_shown_what_the_teachers_way_down_sees() -> None:
+    made, batch, rows = lesson(PICTURE), wide(batch_of(PICTURE, 5)), Rows(2, torch.arange(5))
+    net, passed = cast(UNet, made.base.network.net), []
+    blocks = [*(cast(nn.ModuleList, level)[-1] for level in net.down), net.after]
+    for block in blocks:
+        block.register_forward_hook(lambda module, inputs, out: passed.append(out))
+    shown = made._shown(batch.x, batch.condition, rows)
+    assert torch.equal(shown[0], batch.x)
+    assert [m.shape[1] for m in shown[1:]] == list(made.base.network.seen)
+    assert all(torch.equal(a, b) for a, b in zip(shown[1:], passed, strict=True))
+    low, high = LOOK
+    sigma = (low + (high - low) * rows.fork("look").uniform(dtype=torch.float64)).exp()
+    noisy = batch.x + sigma[:, None, None, None] * rows.fork("look noise").normal(1, 6, 9, dtype=torch.float64)
+    passed.clear()
+    made.base.denoise(noisy, sigma, batch.condition)
+    assert all(torch.equal(a, b) for a, b in zip(shown[1:], passed, strict=True))
+
+
 class _Taught(nn.Module, Learns):
     """A lesson's three players as one engine, the teacher outside."""
 
     def __init__(self, made: _Lesson) -> None:
         super().__init__()
-        self.student, self.critic, self.reading = made.engine, made.critic, made.reading
+        self.student, self.critic = made.engine, made.critic
         self._made = (made,)
 
     def turns(self) -> tuple[Turn, ...]:
@@ -136,7 +156,7 @@ class _Taught(nn.Module, Learns):
 @pytest.mark.parametrize("space", [PICTURE, VECTOR], ids=["picture", "vector"])
 def test_losses_are_row_by_row(space: Real) -> None:
     made = lesson(space)
-    for module in (made.engine, made.base, made.critic, made.reading):
+    for module in (made.engine, made.base, made.critic):
         module.float()
     check_rowwise(_Taught(made), batch_of(space, 3))
 

@@ -10,12 +10,15 @@ all items that fit, the student is taught to answer with one of them, so that a 
 The teacher says which noise becomes which item, the critic that it shall look like data. The contest is that of
 `gan.py`: Huang et al. 2024 (R3GAN), arXiv:2501.05441, eq. 2 to 4. That a critic lets a denoiser answer with items:
 Xu et al. 2023 (UFOGen), arXiv:2311.09257; a regression onto the teacher's walk beside it: Yin et al. 2023 (DMD),
-arXiv:2311.18828, eq. 9. The student is drawn from by `solvers/consistency.py`, at the noise levels it was taught at.
+arXiv:2311.18828, eq. 9. The critic sees the item and, for pictures, also what the frozen teacher's way down sees of
+it under a little noise: Sauer et al. 2024 (LADD), arXiv:2403.12015. The student is drawn from by
+`solvers/consistency.py`, at the noise levels it was taught at.
 """
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -27,13 +30,14 @@ from pellucid.core.capabilities import Family, Objective, Recasts, Turn, expand_
 from pellucid.core.errors import BadInput
 from pellucid.core.rows import Rows
 from pellucid.families.flow_matching import MOST_FEW, FlowMatching, FlowMatchingEngine
-from pellucid.nets.critic import Critic
+from pellucid.nets.critic import Critic, MapCritic
 from pellucid.solvers.guidance import guided
 
 __all__ = ["FewSteps"]
 
 ADVERSARIAL = (0.0, 0.99)  # betas of both players in the contest, as in `gan.py`
 CRITIC_RATE = 2.0  # of the critic beside the student: it starts from nothing
+LOOK = (-3.0, -0.5)  # logarithm of the noise under which the teacher looks, in the data's units, drawn evenly
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +54,7 @@ class FewSteps(Objective, Recasts):
     steps: int = 4
     gamma: float = 0.05
     walk: int = 6
-    every: int = 4
+    every: int = 8
     guidance: float | None = None
     width: int = 32
 
@@ -90,10 +94,29 @@ class FewSteps(Objective, Recasts):
         return _Lesson(self, engine, base).turns()
 
 
-class _Lesson:
-    """What the three players share: the student, the frozen teacher, and a critic with its own reading of conditions.
+class _Judge(nn.Module):
+    """The critic: of items, and of the teacher's maps of them where it has any; with its own reading of conditions.
 
-    The critic sees what a sample shows: pictures clamped to their grid. Conditions that are pictures it does not see.
+    Of conditions that are pictures it only sees what the teacher's maps show.
+    """
+
+    def __init__(self, asked: FewSteps, engine: FlowMatchingEngine, base: FlowMatchingEngine) -> None:
+        super().__init__()
+        self.reading = copy.deepcopy(base.network.encode_condition)  # what classes mean is known already
+        steer, width = self.reading.width, asked.width if engine.picture else 4 * asked.width
+        self.items = Critic(engine.space.shape, steer=steer, width=width)
+        self.maps = MapCritic(base.network.seen, steer=steer) if base.network.seen else None
+
+    def forward(self, shown: Sequence[Tensor], vector: Tensor) -> Tensor:
+        """Items (B, *event) followed by maps (B, C, h, w), and vector (B, steer), to (B,)."""
+        score: Tensor = self.items(shown[0], vector)
+        return score if self.maps is None else score + self.maps(shown[1:], vector)
+
+
+class _Lesson:
+    """What the three players share: the student, the frozen teacher, and the critic.
+
+    The critic is shown what a sample shows: pictures clamped to their grid.
     """
 
     def __init__(self, asked: FewSteps, engine: FlowMatchingEngine, base: FlowMatchingEngine) -> None:
@@ -103,15 +126,11 @@ class _Lesson:
         self.levels, self.until = _met(engine, asked.steps)
         like = next(engine.parameters())
         with Rows(0, torch.arange(1)).fork("critic").seeding():
-            self.reading = copy.deepcopy(base.network.encode_condition)  # what classes mean is known already
-            self.critic = Critic(engine.space.shape, steer=self.reading.width, width=self._width()).to(like)
-
-    def _width(self) -> int:
-        return self.asked.width if self.engine.picture else 4 * self.asked.width
+            self.critic = _Judge(asked, engine, base).to(like)
 
     def turns(self) -> tuple[Turn, ...]:
         student = tuple(self.engine.parameters())
-        critic = (*self.critic.parameters(), *self.reading.parameters())
+        critic = tuple(self.critic.parameters())
         contest = (
             Turn("critic", critic, self.critic_losses, rate=CRITIC_RATE, betas=ADVERSARIAL),
             Turn("student", student, self.student_losses, betas=ADVERSARIAL),
@@ -132,23 +151,30 @@ class _Lesson:
         return (_wide(away).square().flatten(1).mean(dim=1) + 1e-6).sqrt()
 
     def critic_losses(self, batch: Batch, rows: Rows) -> Tensor:
-        """(B,) the critic's side of the contest with both gradient penalties."""
+        """(B,) the critic's side of the contest with both gradient penalties.
+
+        The gradients are those by the item and by the teacher's maps of it, which costs no way through the teacher.
+        """
         with torch.no_grad():
             fake, told = self._answer(batch, rows)
-        vector = self.reading(told, fake).repeat(2, 1)
-        slopes, scores = torch.func.grad(lambda x: _twice(_wide(self.critic(x, vector))), has_aux=True)(
-            torch.cat((batch.x, fake))
-        )
+            shown = [
+                torch.cat(pair)
+                for pair in zip(self._shown(batch.x, told, rows), self._shown(fake, told, rows), strict=True)
+            ]
+        vector = self.critic.reading(told, fake).repeat(2, 1)
+        slopes, scores = torch.func.grad(lambda s: _twice(_wide(self.critic(s, vector))), has_aux=True)(shown)
         real_score, fake_score = scores.chunk(2)
-        steepness = _wide(slopes).flatten(1).square().sum(-1).chunk(2)  # rows do not mix in C
-        return softplus(fake_score - real_score) + self.asked.gamma / 2 * (steepness[0] + steepness[1])
+        steepness = torch.stack([_wide(s).flatten(1).square().sum(-1) for s in slopes]).sum(0)  # rows do not mix in C
+        real_steepness, fake_steepness = steepness.chunk(2)
+        return softplus(fake_score - real_score) + self.asked.gamma / 2 * (real_steepness + fake_steepness)
 
     def student_losses(self, batch: Batch, rows: Rows) -> Tensor:
         """(B,) the student's side of the contest."""
         fake, told = self._answer(batch, rows)
-        vector = self.reading(told, fake).repeat(2, 1)
-        real_score, fake_score = _wide(self.critic(torch.cat((batch.x, fake)), vector)).chunk(2)
-        return softplus(real_score - fake_score)
+        vector = self.critic.reading(told, fake)
+        with torch.no_grad():
+            real_score = _wide(self.critic(self._shown(batch.x, told, rows), vector))
+        return softplus(real_score - _wide(self.critic(self._shown(fake, told, rows), vector)))
 
     def _start(self, batch: Batch, rows: Rows) -> tuple[Tensor, Tensor, Condition]:
         """Noisy items x_t (B, *event), their levels (B,), and what the network is told of them."""
@@ -164,6 +190,15 @@ class _Lesson:
         x_t, sigma, told = self._start(batch, rows)
         answer, space = self.engine.denoise(x_t, sigma, told), self.engine.space
         return (answer if space.levels is None else answer.clamp(space.low, space.high)), told
+
+    def _shown(self, x: Tensor, told: Condition, rows: Rows) -> list[Tensor]:
+        """What the critic sees of items x (B, *event): them, and the frozen teacher's maps of them under some noise."""
+        if not self.base.network.seen:
+            return [x]
+        low, high = LOOK
+        sigma = (low + (high - low) * rows.fork("look").uniform(dtype=x.dtype)).exp()
+        noise = rows.fork("look noise").normal(*x.shape[1:], dtype=x.dtype)
+        return [x, *(_wide(m) for m in self.base.look(x + expand_like(sigma, x) * noise, sigma, told))]
 
     def _walked(self, x: Tensor, sigma: Tensor, told: Condition) -> Tensor:
         """Where the teacher's walk from x (B, *event) at level sigma (B,) ends.

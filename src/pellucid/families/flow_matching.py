@@ -124,7 +124,8 @@ class FlowMatching(Family):
     def training(self, space: Space, items: int) -> Training:
         if self.few:  # two players, as in `gan.py`
             batch = 64 if isinstance(space, Real) and is_picture(space) else 256
-            return Training(batch=batch, rate=5e-4, betas=(0.0, 0.99), clip=None, final_rate=0.1, steps=1000)
+            ramp = 6.0  # a long average: in a contest the last weights are as good as those a while before
+            return Training(batch=batch, rate=5e-4, betas=(0.0, 0.99), clip=None, ema_ramp=ramp, steps=1000)
         if isinstance(space, Real) and is_picture(space):
             # 30 looks at each item: on 1,300 digits more bring copies, not quality; large sets end by their time
             steps = min(2000, max(500, 30 * items // 64))
@@ -220,6 +221,12 @@ class FlowMatchingEngine(DenoisingEngine):
         """E[data - noise | x] for x (B, *event) on the straight path at t (B,)."""
         out, v, stray = self.correct(x, t, condition)
         return v + stray * out
+
+    def look(self, x_t: Tensor, sigma: Tensor, condition: Condition) -> tuple[Tensor, ...]:
+        """What the network's way down sees of x_t = data + sigma * noise: maps of `self.network.seen` channels."""
+        t = 1 / (1 + sigma.to(x_t.dtype))
+        _, _, inputs = self.guess(expand_like(t, x_t) * x_t, t)
+        return self.network.look(torch.cat(inputs, dim=1), t, condition)
 
     # -- Learns, Prepares ----------------------------------------------------------------------------------------
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from torch import Tensor, nn
 
 from pellucid.nets.convolution import ConvEncoder
 from pellucid.nets.mlp import MLP
 
-__all__ = ["Critic"]
+__all__ = ["Critic", "MapCritic"]
 
 
 class Critic(nn.Module):
@@ -44,3 +45,37 @@ class Critic(nn.Module):
         projection = (self.project(vector) * phi).sum(-1) / math.sqrt(phi.shape[-1])
         out: Tensor = self.score(phi).squeeze(-1) + projection
         return out
+
+
+class MapCritic(nn.Module):
+    """The sum over maps of D(m, c) = w . phi(m) + e(c) . phi(m) / sqrt(width), phi the mean over the map's places.
+
+    For maps that a trained, frozen net makes of an event: it knows already what to look at, so the contest begins
+    where a critic of pixels arrives late (Sauer et al. 2021, "Projected GANs converge faster", arXiv:2111.01007).
+
+    Args:
+        channels: of each map. steer: size of the condition vector. width: of phi.
+    """
+
+    def __init__(self, channels: Sequence[int], *, steer: int, width: int = 64) -> None:
+        super().__init__()
+        self.phi = nn.ModuleList(
+            nn.Sequential(
+                nn.GroupNorm(1, c),
+                nn.Conv2d(c, width, 1),
+                nn.LeakyReLU(0.2),
+                nn.Conv2d(width, width, 3, padding=1),
+                nn.LeakyReLU(0.2),
+            )
+            for c in channels
+        )
+        self.score = nn.ModuleList(nn.Linear(width, 1) for _ in channels)
+        self.project = nn.ModuleList(nn.Linear(steer, width, bias=False) for _ in channels)
+
+    def forward(self, maps: Sequence[Tensor], vector: Tensor) -> Tensor:
+        """Maps (B, C, h, w), at least one, and vector (B, steer), to (B,)."""
+        scores = []
+        for seen, net, score, project in zip(maps, self.phi, self.score, self.project, strict=True):
+            phi = net(seen).mean(dim=(2, 3))
+            scores.append(score(phi).squeeze(-1) + (project(vector) * phi).sum(-1) / math.sqrt(phi.shape[-1]))
+        return sum(scores[1:], scores[0])

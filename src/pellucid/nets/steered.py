@@ -15,9 +15,11 @@ from torch import Tensor, nn
 from pellucid.core.batch import Condition
 from pellucid.core.capabilities import expand_like
 from pellucid.core.space import Real, Space
+from pellucid.nets.attention import Context
 from pellucid.nets.choose import Factory, Wanted, backbone, is_picture
 from pellucid.nets.condition import ConditionEncoder
 from pellucid.nets.mlp import fourier_features
+from pellucid.nets.unet import UNet
 
 __all__ = ["Steered"]
 
@@ -71,14 +73,27 @@ class Steered(nn.Module):
 
     def forward(self, x: Tensor, time: Tensor, condition: Condition) -> Tensor:
         """x (B, copies * C, ...), time (B,) of about unit size, and the condition's B rows, to (B, *event) as x."""
+        stacked, vector, context = self._told(x, time, condition)
+        out = self.net(stacked, vector) if context is None else self.net(stacked, vector, context)
+        return out.to(x.dtype)
+
+    def look(self, x: Tensor, time: Tensor, condition: Condition) -> tuple[Tensor, ...]:
+        """Maps (B, C, h, w) that the backbone makes of the same on its way down; none where it is no U-Net."""
+        return self.net.look(*self._told(x, time, condition)) if isinstance(self.net, UNet) else ()
+
+    @property
+    def seen(self) -> tuple[int, ...]:
+        """Channels of the maps that `look` gives."""
+        return self.net.seen if isinstance(self.net, UNet) else ()
+
+    def _told(self, x: Tensor, time: Tensor, condition: Condition) -> tuple[Tensor, Tensor, Context | None]:
+        """What the backbone is given."""
         seen = [x]
         for name, channels in zip(self.overlays, self.overlay_channels, strict=True):
             seen.append(_overlay(name, channels, x, condition))
         vector, context = self.encode_condition.read(condition, x)
         vector = nn.functional.silu(self.encode_time(fourier_features(time, FEATURES)) + vector)
-        stacked = torch.cat(seen, dim=1) if self.overlays else x
-        out = self.net(stacked, vector) if context is None else self.net(stacked, vector, context)
-        return out.to(x.dtype)
+        return torch.cat(seen, dim=1) if self.overlays else x, vector, context
 
 
 def _overlay(name: str, channels: int, x: Tensor, condition: Condition) -> Tensor:

@@ -216,6 +216,30 @@ class UNet(nn.Module):
     def forward(self, x: Tensor, vector: Tensor | None = None, context: Context | None = None) -> Tensor:
         """x (B, inputs, H, W), vector (B, steer) | None, context | None, to (B, outputs, H, W)."""
         height, width = x.shape[-2:]
+        h, kept = self._descend(x, vector, context)
+        for level, blocks in enumerate(self.up):
+            for block in cast(nn.ModuleList, blocks):
+                h = block(torch.cat((h, kept.pop()), dim=1), vector)
+            if level < len(self.grow):
+                h = self.grow[level](nn.functional.interpolate(h, scale_factor=2.0, mode="nearest"))
+        out = nn.functional.pixel_shuffle(self.last(nn.functional.silu(self.norm(h))), self.sizes.stem)
+        return out[..., :height, :width]
+
+    def look(self, x: Tensor, vector: Tensor | None = None, context: Context | None = None) -> tuple[Tensor, ...]:
+        """What the way down sees of the same: the last map (B, C, h, w) of each level, then the lowest of all.
+
+        Their channels are `seen`.
+        """
+        h, kept = self._descend(x, vector, context)
+        return (*kept[self.sizes.depth - 1 :: self.sizes.depth], h)
+
+    @property
+    def seen(self) -> tuple[int, ...]:
+        """Channels of the maps that `look` gives."""
+        return (*self.sizes.widths, self.sizes.widths[-1])
+
+    def _descend(self, x: Tensor, vector: Tensor | None, context: Context | None) -> tuple[Tensor, list[Tensor]]:
+        """The map at the bottom, and those that skips carry across."""
         x = _padded(x, self.sizes.multiple)
         h = self.first(nn.functional.pixel_unshuffle(x, self.sizes.stem))
         kept: list[Tensor] = []
@@ -228,14 +252,7 @@ class UNet(nn.Module):
         h = self.attention(self.before(h, vector))
         if self.cross is not None and context is not None:
             h = self.cross(h, context)
-        h = self.after(h, vector)
-        for level, blocks in enumerate(self.up):
-            for block in cast(nn.ModuleList, blocks):
-                h = block(torch.cat((h, kept.pop()), dim=1), vector)
-            if level < len(self.grow):
-                h = self.grow[level](nn.functional.interpolate(h, scale_factor=2.0, mode="nearest"))
-        out = nn.functional.pixel_shuffle(self.last(nn.functional.silu(self.norm(h))), self.sizes.stem)
-        return out[..., :height, :width]
+        return self.after(h, vector), kept
 
     def describe(self) -> Sequence[str]:
         """What the net is made of, in the order data meets it: one plain line a stage."""
