@@ -54,7 +54,7 @@ class FewSteps(Objective, Recasts):
     steps: int = 4
     gamma: float = 0.05
     walk: int = 6
-    every: int = 8
+    every: int = 4
     guidance: float | None = None
     width: int = 32
 
@@ -153,7 +153,9 @@ class _Lesson:
     def critic_losses(self, batch: Batch, rows: Rows) -> Tensor:
         """(B,) the critic's side of the contest with both gradient penalties.
 
-        The gradients are those by the item and by the teacher's maps of it, which costs no way through the teacher.
+        The gradients are those by the item and by the teacher's maps of it, which costs no way through the teacher. A
+        map has more numbers than the item, and a change of all of them is spread thinner over its gradient: the square
+        counts times as many as there are more.
         """
         with torch.no_grad():
             fake, told = self._answer(batch, rows)
@@ -164,7 +166,9 @@ class _Lesson:
         vector = self.critic.reading(told, fake).repeat(2, 1)
         slopes, scores = torch.func.grad(lambda s: _twice(_wide(self.critic(s, vector))), has_aux=True)(shown)
         real_score, fake_score = scores.chunk(2)
-        steepness = torch.stack([_wide(s).flatten(1).square().sum(-1) for s in slopes]).sum(0)  # rows do not mix in C
+        size = batch.x[0].numel()
+        squares = [_wide(s).flatten(1).square().sum(-1) * (s[0].numel() / size) for s in slopes]  # rows do not mix in C
+        steepness = torch.stack(squares).sum(dim=0)
         real_steepness, fake_steepness = steepness.chunk(2)
         return softplus(fake_score - real_score) + self.asked.gamma / 2 * (real_steepness + fake_steepness)
 
