@@ -257,6 +257,9 @@ def test_a_bundle_remembers_that_it_draws_in_few_steps(base: Fitted, tmp_path: P
     assert torch.equal(again.sample(5, seed=2).x, student.sample(5, seed=2).x)
     assert not torch.equal(student.sample(5, seed=2).x, base.sample(5, seed=2).x)
     assert base.how() == own, "the base stays what it was"
+    family = again.family
+    assert family is not None
+    assert "finishes it again" in family.parts()[1].sentence
     one = student.sample(6, seed=2, how=replace(cast(DiffusionHow, student.how()), steps=1))
     alone = student.sample(ids=[4], seed=2, how=one.how)
     torch.testing.assert_close(one.x[4:5], alone.x, rtol=1e-4, atol=1e-4)

@@ -89,6 +89,14 @@ class FlowMatching(Family):
             ),
             Part(
                 "reverse process",
+                "A sample starts as pure noise, which the network answers with a finished item; each further step "
+                "covers it with less noise than the one before and finishes it again.",
+                "x = D(x, sigma) + sigma_next * noise",
+                "Song et al. 2023, arXiv:2303.01469, algorithm 1",
+            )
+            if self.few
+            else Part(
+                "reverse process",
                 "A sample starts as pure noise and takes small steps towards what the network believes is underneath; "
                 "early steps settle the large forms, late steps the details.",
                 "dx = v(x, t) dt,   from t = 0 to t = 1",
