@@ -99,8 +99,8 @@ def train(
         start: go on from here; checked against all that must be the same.
         watch: those who look at the model while it trains. watch_share: of the time passed so far that they may take.
         prepare: show the engine its first rows; False for one that starts from weights which were prepared.
-        deadline: wall seconds from this call within which to end. When the clock will not suffice, the schedule is
-            compressed at a checkpoint, and `Replanned` says so.
+        deadline: wall seconds from this call within which to end. When the clock will not suffice, or will leave
+            time over, the schedule is compressed or stretched at a checkpoint, and `Replanned` says so.
         replans: re-plans to follow, in a replay of a run whose clock ran out.
         arithmetic: of the run to be repeated; measured when None. Threads are the caller's to set.
         strategy: how torch.distributed, if it was started, shares the model.
@@ -150,15 +150,13 @@ def train(
         losses: dict[str, dict[int, float]] = {turn.name: {} for turn in step.turns}
         try:
             while k < job.schedule.steps:
-                shorter = pace.shorter(k, job.schedule.steps) if crew.rank == 0 else 0
+                fitting = pace.fitting(k, job.schedule.steps) if crew.rank == 0 else 0
                 due = keep is not None and crew.rank == 0 and keep.due(k)
-                stopping, due_now, cut = crew.agree(
-                    [run.stopping(), due, job.schedule.steps - shorter if shorter else 0], run.device
-                )
+                stopping, due_now, steps_now = crew.agree([run.stopping(), due, fitting], run.device)
                 if stopping:
                     raise _stopped(job, k)
-                if cut:
-                    job.replan(k, job.schedule.steps - cut)
+                if steps_now:
+                    job.replan(k, steps_now)
                     continue
                 if due_now:
                     job.save(k)
@@ -296,6 +294,7 @@ class _Pace:
     """How fast steps go, and whether the deadline will be met."""
 
     SLACK = 0.02  # of the budget: an overrun that is not worth a re-plan
+    EARLY = 0.15  # of the budget: time left over that is not worth one
     WAIT = 0.05  # of the budget, between two re-plans and before the first, lest one slow step bend the plan
 
     def __init__(self, began: float, deadline: float | None) -> None:
@@ -325,8 +324,12 @@ class _Pace:
     def left(self, k: int, steps: int) -> float:
         return self.seconds() * (steps - k)
 
-    def shorter(self, k: int, steps: int) -> int:
-        """Steps in all that the deadline allows, if fewer than planned; else 0. At least one step is taken."""
+    def fitting(self, k: int, steps: int) -> int:
+        """Steps in all that fill the time until the deadline, if clearly other than planned; else 0.
+
+        At least one step is taken. Time that is left over is used too: the steps that the plan was made from may have
+        been slow for a passing reason.
+        """
         if self.budget == math.inf or k == 0:
             return 0
         now, slack = time.monotonic(), self.SLACK * self.budget
@@ -335,10 +338,11 @@ class _Pace:
         if now - self._asked < self.WAIT * self.budget:
             return 0
         each = self.seconds()
-        if math.isnan(each) or now + each * (steps - k) <= self.end + slack:
+        if math.isnan(each) or self.end - self.EARLY * self.budget <= now + each * (steps - k) <= self.end + slack:
             return 0
         self._asked = now
-        return min(steps - 1, max(k, k + int((self.end - now) / each)))
+        found = max(k, k + int((self.end - now) / each))
+        return found if found != steps else 0
 
 
 def prepare_engine(
