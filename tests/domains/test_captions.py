@@ -281,6 +281,14 @@ def test_an_array_file_with_captions(tmp_path: Path) -> None:
         read_pictures(tmp_path / "c.npz")
 
 
+@pytest.mark.parametrize("wrong", [{"words": ["a", ""]}, {"counts": [10**400]}, {"length": 33}, {"rare": -1}])
+def test_a_stored_book_of_another_make_is_refused(wrong: dict[str, object]) -> None:
+    plain = Images().learn(Pictures(pixels=np.zeros((2, 4, 4, 1), np.uint8), captions=("a b", "a b"))).plain()
+    assert ImageCodec.from_plain(plain, {}).plain() == plain
+    with pytest.raises(BadInput, match="captions have"):
+        ImageCodec.from_plain({**plain, "captions": {**plain["captions"], **wrong}}, {})
+
+
 def test_shapes_come_by_name_with_captions() -> None:
     data = read("shapes", limit=30, size=16)
     assert isinstance(data, Pictures)

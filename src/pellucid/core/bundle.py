@@ -30,7 +30,7 @@ __all__ = ["Bundle", "canonical", "disk_errors", "open_bundle", "seal", "sha256_
 
 FORMAT = 1
 _ENDINGS = (".json", ".jsonl", ".safetensors")
-_LOOKED_AT = re.compile(r"previews/[\w.]+\.(png|csv)")  # samples for people; nothing of ours reads them back
+_LOOKED_AT = re.compile(r"previews/step_[0-9]{6,}\.(png|csv)")  # samples for people; nothing of ours reads them back
 _LARGEST_JSON = 256 * 2**20  # bytes; a longer text is not one that we wrote
 _DEEPEST_JSON = 40  # objects inside objects; ours need fewer than ten
 _MADE_BY = "a folder that `pellucid fit --out` made"

@@ -40,6 +40,18 @@ class Through:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Base:
+    """What a run went on from: family and hash of the weights; what of it moves, what was new, has grown, or moves."""
+
+    family: str
+    weights: str
+    adapt: Mapping[str, Any] = field(default_factory=dict)
+    new: Mapping[str, list[str]] = field(default_factory=dict)
+    grown: tuple[str, ...] = ()
+    moving: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """recipe.json: what a run was resolved to. Only the first four are needed to build the engine again."""
 
@@ -56,7 +68,7 @@ class Recipe:
     steps: int = 1
     minutes: float | None = None
     data: RunData | None = None
-    base: Mapping[str, Any] | None = None
+    base: Base | None = None
     objective: Mapping[str, Any] | str | None = None  # name and settings; a class's name when it has no other
     through: Through | None = None
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.modules import module as modules
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from pellucid.core.bundle import write_atomic
 from pellucid.core.capabilities import Counts
@@ -37,7 +40,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 def bounded(stored: Mapping[str, Tensor] | None) -> Iterator[None]:
     """Stop a build that grows far beyond the stored weights: sizes come from a stranger, memory is finite.
 
-    Each tensor is counted when a module registers it, which is before anything is written to its memory.
+    Each tensor is counted when a module registers it. Of `torch.empty` that is before anything is written to its
+    memory; what is filled as it is made, as by `torch.randn`, is refused before it is made.
     """
     most, seen, thread = WITHOUT, 0, threading.get_ident()
     if stored is not None:
@@ -49,17 +53,42 @@ def bounded(stored: Mapping[str, Tensor] | None) -> Iterator[None]:
             return
         seen += tensor.numel() + EACH
         if seen > most:
-            raise BadInput("its settings ask for a network far larger than its weights", accepted="parts of one run")
+            raise _too_large()
 
     handles = (
         modules.register_module_parameter_registration_hook(count),
         modules.register_module_buffer_registration_hook(count),
     )
     try:
-        yield
+        with _NoneLarger(most):
+            yield
     finally:
         for handle in handles:
             handle.remove()
+
+
+class _NoneLarger(TorchDispatchMode):
+    """Refuses to make a tensor of more than `most` numbers by its size: randn, zeros, full and their like."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.most = most
+
+    def __torch_dispatch__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        size = args[0] if args and isinstance(args[0], (list, tuple)) else ()
+        if all(isinstance(side, int) for side in size) and math.prod(size) > self.most:
+            raise _too_large()
+        return func(*args, **(kwargs or {}))
+
+
+def _too_large() -> BadInput:
+    return BadInput("its settings ask for a network far larger than its weights", accepted="parts of one run")
 
 
 def pour(engine: nn.Module, weights: Mapping[str, Tensor], name: str) -> None:

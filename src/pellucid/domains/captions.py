@@ -25,6 +25,7 @@ __all__ = ["CaptionBook", "caption_notices", "learn_captions", "words_of"]
 
 LONGEST = 32  # words and signs of a caption; the rest is cut
 MOST_WORDS = 4000
+MOST_PICTURES = 2**53  # beyond, float64 counts no longer
 KEPT = 2000  # different training captions that are drawn from when none is asked for
 UNKNOWN, FIRST = 1, 2  # symbols
 UNKNOWN_AS = "…"
@@ -64,11 +65,12 @@ class CaptionBook:
 
     def __post_init__(self) -> None:
         good = len(set(self.words)) == len(self.words) <= MOST_WORDS and 1 <= self.length <= LONGEST and self.rare >= 0
+        good = good and all(self.words)
         alike = len(self.sentences) == len(self.of_class) == len(self.counts) >= 1
-        if not (good and alike and all(n >= 1 for n in self.counts)):
+        if not (good and alike and all(n >= 1 for n in self.counts) and sum(self.counts) <= MOST_PICTURES):
             raise BadInput(
                 f"captions have {len(self.words)} words, length {self.length}, {len(self.sentences)} sentences",
-                accepted=f"distinct words, a length from 1 to {LONGEST}, sentences with a class and a count each",
+                accepted=f"distinct words, none empty, a length from 1 to {LONGEST}, a class and a count a sentence",
             )
         if list(self.of_class) != sorted(self.of_class):
             raise BadInput("captions are stored out of order", accepted="captions sorted by class")
