@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ from torch import Tensor, nn
 
 from pellucid import catalog
 from pellucid.core.batch import Batch
+from pellucid.core.bundle import seal, write_json
 from pellucid.core.capabilities import Objective, Training, Turn
-from pellucid.core.errors import BadInput, Stopped
+from pellucid.core.errors import BadBundle, BadInput, Stopped
 from pellucid.core.rows import Rows
 from pellucid.core.run import Checkpointed, Event, Noticed, Run
 from pellucid.domains.frames import read_table
@@ -93,6 +95,46 @@ def test_a_new_class_joins_those_that_were_known(base: Fitted, tmp_path: Path) -
     asked = base.sample(4, seed=5, where={"class": "b"})
     kept = again.sample(4, seed=5, where={"class": "b"})
     assert torch.allclose(asked.x, kept.x, atol=1e-3), "and what it knew it still knows"
+
+
+def test_groups_of_the_base_are_drawn_beside_a_new_class() -> None:
+    net = replace(NET, groups=3)
+    older = fit(pictures(110), net, steps=1)
+    model = fit(pictures(16, "c", seed=2), net, base=older, steps=1, training=STEADY)
+    was, share = older.engine.state_dict()["groups.share"], model.engine.state_dict()["groups.share"]
+    assert (was > 0).sum(1).tolist() == [3, 3, 3], "there are groups to be kept"
+    assert torch.equal(share[:2], was[:2])
+    assert torch.equal(share[2], was[2]), "a new class has the groups of all"
+    assert torch.equal(share[3], was[2])
+    narrow = fit(pictures(16, "c", seed=2), net, base=older, adapt="lora", steps=1, training=STEADY)
+    assert torch.equal(narrow.engine.state_dict()["groups.share"], share), "what grows without being learned rests"
+
+
+def test_what_the_base_does_not_take_of_pictures_is_said(base: Fitted) -> None:
+    told: list[Event] = []
+    bare = fit(replace(pictures(), labels=None), NET, steps=1)
+    on(bare, pictures(), run=Run(listeners=[told.append]))
+    assert any(isinstance(e, Noticed) and e.text.startswith("Each picture's class is not used") for e in told)
+    red = replace(pictures(), captions=tuple("a red thing" for _ in range(24)))
+    older = fit(red, NET, steps=1)
+    told.clear()
+    on(older, replace(red, captions=tuple("a blue thing" for _ in range(24))), run=Run(listeners=[told.append]))
+    assert any(isinstance(e, Noticed) and "'blue'" in e.text and "left out" in e.text for e in told)
+
+
+def test_a_recipe_that_does_not_say_what_moved_is_refused(base: Fitted, tmp_path: Path) -> None:
+    run = Run()
+    run.listeners.append(lambda e: run.stop() if isinstance(e, Checkpointed) else None)
+    with pytest.raises(Stopped):
+        on(base, out=tmp_path / "part", run=run, steps=6, checkpoint_every=2, adapt="last")
+    recipe = json.loads((tmp_path / "part" / "recipe.json").read_text())
+    facts = json.loads((tmp_path / "part" / "resume.json").read_text())
+    wrongs: list[dict[str, object]] = [{"moving": [[]]}, {"moving": 3}, {"grown": None}, {"adapt": []}, {"strange": 1}]
+    for wrong in wrongs:
+        write_json(tmp_path / "part" / "recipe.json", {**recipe, "base": {**recipe["base"], **wrong}})
+        seal(tmp_path / "part", {"versions": facts["versions"]}, "resume.json", only=list(facts["files"]))
+        with pytest.raises(BadBundle):
+            resume(tmp_path / "part", data=pictures(16, "c", seed=2))
 
 
 def test_what_was_prepared_once_is_not_prepared_anew(base: Fitted) -> None:

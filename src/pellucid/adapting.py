@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from pellucid.core.batch import Examples
 from pellucid.core.capabilities import Counts, Objective, Prepares, Training
-from pellucid.core.codec import Codec
+from pellucid.core.codec import Codec, Remarks
 from pellucid.core.errors import BadBundle, BadInput
-from pellucid.core.run import Run
+from pellucid.core.run import Noticed, Run
 from pellucid.core.settings import from_plain, to_plain
 from pellucid.core.space import Tokens
 from pellucid.core.weights import state_of
@@ -28,7 +28,7 @@ from pellucid.nets.lora import attach, fold, merge
 from pellucid.training.adapt import Adapt, Narrowed, changed, last_layers
 from pellucid.training.loop import prepare_engine
 
-__all__ = ["Began", "as_adapt", "begin", "fitting_options", "require_fit", "settle", "widened"]
+__all__ = ["Began", "as_adapt", "begin", "fitting_options", "require_fit", "settle", "unheard", "widened"]
 
 
 def as_adapt(asked: str | Adapt) -> Adapt:
@@ -79,6 +79,18 @@ def require_fit(codec: Codec[Any], data: Data) -> list[str]:
                 next=f"Say --column {name}={kind}.",
             )
     return [name for name in found if name not in known]
+
+
+def unheard(codec: Codec[Any], data: Data) -> list[Noticed]:
+    """What the codec of an older model does not take of pictures: words it never saw, classes or captions at all."""
+    if not isinstance(data, Pictures):
+        return []
+    said = list(codec.remarks({"caption": data.captions})) if isinstance(codec, Remarks) and data.captions else []
+    for name, values in {"class": data.labels, "caption": data.captions}.items():
+        if any(values or ()) and name not in codec.conditions:
+            text = f"Each picture's {name} is not used, as the older model was fitted without."
+            said.append(Noticed(topic="unused", text=text, count=len(data)))
+    return said
 
 
 def widened(codec: Codec[Any], data: Data) -> tuple[Codec[Any], dict[str, list[str]]]:
@@ -161,7 +173,8 @@ def begin(
         recipe["moving"] = list(moving)
     else:
         moving = tuple(recipe["moving"])
-    names = tuple(dict.fromkeys([*moving, *recipe["grown"]]))
+    held = {n for n, _ in engine.named_buffers()}  # such as the shares of groups, which grow and do not move
+    names = tuple(dict.fromkeys([*moving, *(n for n in recipe["grown"] if n not in held)]))
     if strange := sorted(set(names) - {n for n, _ in engine.named_parameters()}):
         raise BadBundle(f"the recipe moves '{strange[0]}', which is no weight of the model")
     return Began(weights, reference, Narrowed(names, objective))

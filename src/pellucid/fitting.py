@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pellucid.adapting import Began, as_adapt, begin, fitting_options, require_fit, settle, widened
+from pellucid.adapting import Began, as_adapt, begin, fitting_options, require_fit, settle, unheard, widened
 from pellucid.bridging import bridge_for, latent_way, through_recipe
 from pellucid.catalog import domain_class, family_class, objective_class, objective_name, objectives
 from pellucid.core.batch import Examples
@@ -118,8 +118,9 @@ def fit(
     run.device = _device(device)
     chosen = _family(family, settings, base, through)
     adapt = as_adapt(adapt)
-    if base is None and adapt.how != "whole":
-        raise BadInput(f"adapt is '{adapt.how}' without a model to go on from", next="Name it: base=... or --from RUN.")
+    if base is None and adapt != Adapt():
+        named = adapt if adapt.how == "whole" else adapt.how
+        raise BadInput(f"adapt is '{named}' without a model to go on from", next="Name it: base=... or --from RUN.")
     objective = _objective(objective, objective_settings)
     if isinstance(objective, Recasts):
         if base is None:
@@ -163,6 +164,8 @@ def fit(
         if unused := require_fit(codec, data):
             run.notice("unused", f"Columns that the base does not know are not used: {', '.join(unused)}.", len(unused))
         codec, added = widened(codec, data)
+    for notice in () if older is None else unheard(codec, data):
+        run.emit(notice)
     learning, held = examples_of(codec, data, kept), examples_of(codec, data, aside)
     if base is not None:
         bridge = base.bridge

@@ -80,6 +80,13 @@ class Groups(nn.Module):
         table = torch.where(table.sum(1, keepdim=True) > 0, table, overall)  # also a class that was not met
         self.share.copy_(table / table.sum(1, keepdim=True))
 
+    @torch.no_grad()
+    def widen(self, base: Groups) -> None:
+        """Take the shares of a base that knew fewer classes; a new class has each group as often as all items did."""
+        known = len(base.share) - 1
+        self.share.copy_(base.share[-1].expand_as(self.share))
+        self.share[:known] = base.share[:known]
+
     def of(self, x: Tensor) -> Tensor:
         """(B,) the group of each row x (B, D)."""
         z = (x - self.mean) @ self.axes

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from pellucid.nets.groups import Groups
+
 __all__ = ["grow", "inherit"]
 
 
@@ -30,9 +32,10 @@ def grow(module: nn.Module, base: nn.Module, old: int, new: int) -> tuple[str, .
     """Copy into `module` the weights of `base` that differ from its own in one axis alone, `old` there and `new` here.
 
     The further places along that axis start at the mean of the old ones: a new class as an average of those known.
+    Shares of groups have a row for each class and one for all, and grow by themselves.
 
     Returns:
-        the names of what has grown.
+        the names of what has grown, weights and buffers.
 
     >>> small, large = nn.Embedding(2, 3), nn.Embedding(3, 3)
     >>> grow(large, small, 2, 3)
@@ -49,4 +52,12 @@ def grow(module: nn.Module, base: nn.Module, old: int, new: int) -> tuple[str, .
             ours[name].narrow(axes[0], 0, old).copy_(value)
             ours[name].narrow(axes[0], old, new - old).copy_(value.mean(axes[0], keepdim=True))
             grown.append(name)
+    theirs = dict(base.named_modules())
+    for name, groups in module.named_modules():
+        old_groups = theirs.get(name)
+        if not isinstance(groups, Groups) or not isinstance(old_groups, Groups) or groups.count != old_groups.count:
+            continue
+        if len(groups.share) > len(old_groups.share):
+            groups.widen(old_groups)
+            grown.append(f"{name}.share")
     return tuple(grown)
