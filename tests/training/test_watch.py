@@ -203,6 +203,21 @@ def test_watching_changes_nothing_and_sees_the_average(tmp_path: Path) -> None:
     assert dropping[0].losses == dropping[1].losses
 
 
+@pytest.mark.parametrize("seconds", [9.0, float("inf")])
+def test_samples_that_cannot_be_shown_do_not_end_training(seconds: float) -> None:
+    """Early weights can draw what no picture is; that is said, and asked again at the next look."""
+    events: list[Event] = []
+
+    def draw(ids: Sequence[int]) -> str:
+        raise BadInput("events hold NaN")
+
+    previews = Previews(draw)
+    assert previews.look(replace(seen(Heart(None), events), seconds=seconds)) is None
+    (event,) = events
+    assert isinstance(event, Noticed)
+    assert "No samples were kept at step 10" in event.text
+
+
 def test_previews_are_timed_once_and_then_wait_for_their_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """One sample takes 1.1 seconds, each further one a tenth: sixteen are expected to take 2.6."""
     clock, drawn, events = [0.0], list[int](), list[Event]()

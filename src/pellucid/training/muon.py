@@ -108,7 +108,10 @@ class Muon(torch.optim.Optimizer):
         for (m, n), some in alike.items():
             ahead = []
             for p in some:
-                buffer = self.state[p].setdefault("momentum_buffer", torch.zeros_like(p))
+                own = self.state[p]
+                if "momentum_buffer" not in own:
+                    own["momentum_buffer"] = torch.zeros_like(p)
+                buffer = own["momentum_buffer"]
                 buffer.lerp_(p.grad, 1 - self.momentum)
                 ahead.append(torch.lerp(p.grad, buffer, self.momentum).reshape(m, n))  # type: ignore[arg-type]
             rate = group["lr"] * self.ratio

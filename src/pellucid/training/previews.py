@@ -42,24 +42,29 @@ class Previews(Watch):
 
     def look(self, seen: Seen) -> float | None:
         began = time.monotonic()
-        needs = self._cost
-        if needs is None and seen.seconds < float("inf"):
-            self.draw(range(1))
-            one, then = time.monotonic() - began, time.monotonic()
-            self.draw(range(TRIAL))
-            few = time.monotonic() - then
-            needs = few + max(0.0, few - one) / (TRIAL - 1) * (self.items - TRIAL)
-        if needs is not None and needs > seen.seconds:
-            self._cost = needs
-            return needs
         try:
+            needs = self._cost
+            if needs is None and seen.seconds < float("inf"):
+                needs = self._guess()
+            if needs is not None and needs > seen.seconds:
+                self._cost = needs
+                return needs
             items = self.draw(range(self.items))
             path = None if self.keep is None else self.keep(seen.step, items)
         except Stopped:
             raise
-        except BadInput as error:  # a full disk: what is only looked at must not end what is trained
+        except BadInput as error:  # a full disk, samples that are no numbers yet: looks must not end what is trained
             seen.run.notice("preview", f"No samples were kept at step {seen.step}: {error}")
             return None
         self._cost = time.monotonic() - began
         seen.run.emit(Previewed(step=seen.step, path=path, count=self.items, items=items))
         return None
+
+    def _guess(self) -> float:
+        """Seconds that a look will take, from what further samples add to the time of one."""
+        began = time.monotonic()
+        self.draw(range(1))
+        one, then = time.monotonic() - began, time.monotonic()
+        self.draw(range(TRIAL))
+        few = time.monotonic() - then
+        return few + max(0.0, few - one) / (TRIAL - 1) * (self.items - TRIAL)
