@@ -65,12 +65,29 @@ def described(
         ("training took", f"{recipe['seconds']} s" if "seconds" in recipe else "-"),
         ("seed", str(recipe.get("seed", "-"))),
         ("settings", json.dumps(recipe.get("settings", {}))),
+        *_origin(recipe),
     ]
     parts = family.parts() if family is not None else ()
     title = family.title if family is not None else name
     return Described(
         name, f"{title[:1].upper()}{title[1:]}: a fitted model", _learned(engine), offers(engine), parts, tuple(facts)
     )
+
+
+def _origin(recipe: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Which other models this one was made with, and by which objective, where there are any."""
+    base, through, objective = (recipe.get(k) for k in ("base", "through", "objective"))
+    found = []
+    if base:
+        adapt = base["adapt"]
+        knobs = {"lora": ("rank", "alpha"), "last": ("share",)}.get(adapt["how"], ())
+        how = ", ".join((adapt["how"], *(f"{k} {adapt[k]:g}" for k in knobs)))
+        found.append(("goes on from", f"a model of family {base['family']} ({base['weights'][:12]}), adapted: {how}"))
+    if through:
+        found.append(("learned through", f"the latent space of a model of family {through['family']}"))
+    if objective:
+        found.append(("trained by", f"{objective['name']} {json.dumps(objective['settings'])}"))
+    return found
 
 
 def _learned(engine: nn.Module) -> int:
