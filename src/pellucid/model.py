@@ -186,7 +186,7 @@ class Fitted:
         how = self._checked(how)
         words, unlike = _listed("where", where, len(names)), _listed("against", against, len(names))
         if unlike and not hasattr(how, "against"):
-            raise MissingCapability(f"'{self.name}' cannot draw against something", accepted="a diffusion family")
+            raise MissingCapability(f"'{self.name}' cannot draw against something", accepted="diffusion, edm, ddpm")
         asked = {k: v for k, v in words.items() if k in self.codec.conditions}
         other = {k: v for k, v in words.items() if k not in asked}
         remarks = (*self.codec.remarks(asked), *self.codec.remarks(unlike)) if isinstance(self.codec, Remarks) else ()

@@ -180,6 +180,7 @@ class TestSettings:
         [
             {"steps": 0},
             {"steps": 2.5},
+            {"steps": 10**11},
             {"solver": "rk4"},
             {"guidance": -1.0},
             {"guidance": math.nan},

@@ -43,6 +43,7 @@ LARGEST_FLAT = 16_384  # numbers that the MLP is offered for events that are nei
 GROUP = "group"  # the name under which an engine tells its network the group of an item
 GROUPS = 40  # of pictures, when the data has enough of them
 MOST_CLASSES = 1000  # beside which groups are counted
+MOST_STEPS = 1_000_000  # of a walk; its noise levels are laid out beforehand, which more would not fit into memory
 
 Net = Literal["unet", "dit", "mlp"]
 Solver = Literal["euler", "heun", "ddim", "ancestral", "dpm_2m", "dpm_2m_sde", "consistency"]
@@ -79,8 +80,8 @@ class DiffusionHow(How):
     against: Condition | None = field(default=None, compare=False, repr=False, metadata={"plain": False})
 
     def __post_init__(self) -> None:
-        if not isinstance(self.steps, int) or self.steps < 1:
-            raise BadInput(f"steps is {self.steps}", accepted="a whole number, 1 or more")
+        if not isinstance(self.steps, int) or not 1 <= self.steps <= MOST_STEPS:
+            raise BadInput(f"steps is {self.steps}", accepted=f"a whole number from 1 to {MOST_STEPS:,}")
         if self.solver not in SOLVERS:
             raise BadInput(f"solver is {self.solver!r}", accepted=", ".join(SOLVERS))
         if not 0.0 <= self.guidance < float("inf"):
@@ -193,11 +194,18 @@ class DenoisingEngine(nn.Module, Learns, Prepares, Samples, Scores, Denoises):
     def prepare(self, batch: Batch) -> None:
         """Find the groups of the data, where there are to be any."""
         if self.groups is not None:
-            label, given = None, None
-            if self.labelled and self.labelled in batch.condition.values:
-                label = batch.condition.values[self.labelled].flatten()
-                given = batch.condition.given[self.labelled]
-            self.groups.fit(self.guard(batch.x).flatten(1), label, given)
+            self.groups.fit(self.guard(batch.x).flatten(1), *self._labels(batch.condition))
+
+    def recount(self, batch: Batch) -> None:
+        """Going on with other data: how often each group is met follows these rows, and the groups stay."""
+        if self.groups is not None:
+            self.groups.recount(self.guard(batch.x).flatten(1), *self._labels(batch.condition))
+
+    def _labels(self, condition: Condition) -> tuple[Tensor | None, Tensor | None]:
+        """(B,) the class of each row and whether it is given, where items come with one class."""
+        if not self.labelled or self.labelled not in condition.values:
+            return None, None
+        return condition.values[self.labelled].flatten(), condition.given[self.labelled]
 
     def forget(self, condition: Condition, rows: Rows) -> Condition:
         """The condition, forgotten as a whole in a share `p_uncond` of the rows, which guidance needs.
@@ -273,11 +281,7 @@ class DenoisingEngine(nn.Module, Learns, Prepares, Samples, Scores, Denoises):
                 )
             against = against.to(rows.ids.device)
         if self.groups is not None:
-            label, given = (
-                (condition.values[self.labelled].flatten(), condition.given[self.labelled])
-                if self.labelled and self.labelled in condition.values
-                else (None, None)
-            )
+            label, given = self._labels(condition)
             condition = self._with_group(condition, self.groups.draw(rows.fork("group"), label, given))
             if against is not None:
                 nowhere = condition.nothing()
