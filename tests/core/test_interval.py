@@ -19,6 +19,9 @@ def test_wilson_solves_its_equation() -> None:
             if 1e-9 < p < 1.0 - 1e-9:  # an end at 0 or 1 has no standard error
                 assert abs(hits / n - p) / math.sqrt(p * (1 - p) / n) == pytest.approx(1.959963984540054)
     assert (wilson(0, 0).low, wilson(0, 0).high) == (0.0, 1.0)
+    for n in range(1, 200):
+        assert wilson(0, n).low == 0.0
+        assert wilson(n, n).high == 1.0
     for hits, n in ((-1, 3), (4, 3)):
         with pytest.raises(BadInput, match="hits from 0 to n"):
             wilson(hits, n)

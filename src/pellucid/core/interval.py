@@ -58,7 +58,8 @@ def wilson(hits: float, n: float) -> Interval:
     p, z2 = hits / n, Z95 * Z95
     centre = (p + z2 / (2 * n)) / (1 + z2 / n)
     half = Z95 / (1 + z2 / n) * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
-    return Interval(p, max(0.0, centre - half), min(1.0, centre + half), int(n))
+    low = 0.0 if hits == 0 else max(0.0, centre - half)  # rounding would leave 3e-18 there
+    return Interval(p, low, 1.0 if hits == n else min(1.0, centre + half), int(n))
 
 
 def bootstrap(statistic: Callable[[NDArray[np.int64]], float], n: int, *, seed: int, times: int = 200) -> Interval:
