@@ -23,7 +23,7 @@ from pellucid.core.rows import Rows
 from pellucid.core.run import Checkpointed, Event, Noticed, Run
 from pellucid.domains.frames import read_table
 from pellucid.domains.pictures import Pictures
-from pellucid.families.flow_matching import FlowMatching
+from pellucid.families.flow_matching import FlowMatching, FlowMatchingEngine
 from pellucid.families.ngram import NGram
 from pellucid.families.realnvp import RealNVP
 from pellucid.families.vae import VAE
@@ -103,9 +103,16 @@ def test_groups_of_the_base_are_drawn_beside_a_new_class() -> None:
     model = fit(pictures(16, "c", seed=2), net, base=older, steps=1, training=STEADY)
     was, share = older.engine.state_dict()["groups.share"], model.engine.state_dict()["groups.share"]
     assert (was > 0).sum(1).tolist() == [3, 3, 3], "there are groups to be kept"
-    assert torch.equal(share[:2], was[:2])
-    assert torch.equal(share[2], was[2]), "a new class has the groups of all"
-    assert torch.equal(share[3], was[2])
+    assert torch.equal(share[:2], was[:2]), "classes that are not in the new data keep theirs"
+    engine = model.engine
+    assert isinstance(engine, FlowMatchingEngine)
+    assert engine.groups is not None
+    group = engine.groups.of(
+        engine.guard(model.examples(pictures(16, "c", seed=2)).take(torch.arange(16)).x).flatten(1)
+    )
+    assert set(share[2].nonzero().flatten().tolist()) <= set(group.tolist()), "a new class has those it is met with"
+    assert float(share[2].sum()) == pytest.approx(1.0)
+    assert torch.equal(share[3], share[2]), "and all of the new data is of that class"
     narrow = fit(pictures(16, "c", seed=2), net, base=older, adapt="lora", steps=1, training=STEADY)
     assert torch.equal(narrow.engine.state_dict()["groups.share"], share), "what grows without being learned rests"
 

@@ -158,6 +158,8 @@ def begin(
     adapt = from_plain(Adapt, recipe["adapt"])
     if base is not None and adapt.statistics == "renew":
         _renew(model, examples, settled, run)
+    elif base is not None and isinstance(engine, Prepares):
+        prepare_engine(engine, examples, settled, model.recipe["seed"], model.bridge, run, anew=False)
     weights = None if base is None else dict(state_of(engine))
     reference = copy.deepcopy(engine) if objective is not None else None
     if adapt.how == "whole":

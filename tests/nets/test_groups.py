@@ -155,3 +155,17 @@ def test_groups_are_part_of_the_state() -> None:
     other.load_state_dict(one.state_dict())
     assert torch.equal(one.of(x), other.of(x))
     assert torch.equal(one.draw(rows(50), None, None), other.draw(rows(50), None, None))
+
+
+def test_shares_are_counted_anew_and_classes_not_met_keep_theirs() -> None:
+    """Going on with other data, groups stay and how often they are met follows the new data."""
+    x = torch.cat((torch.zeros(60, 3), torch.full((60, 3), 9.0))) + 0.1 * Rows(0, torch.arange(120)).normal(3)
+    label = torch.arange(120) % 2
+    groups = Groups(3, 2, classes=2)
+    groups.fit(x, label)
+    before, first = groups.share.clone(), int(groups.of(x[:1]))
+    groups.recount(x[:60], torch.zeros(60, dtype=torch.int64))
+    assert float(groups.share[0, first]) == 1.0
+    assert float(groups.share[-1, first]) == 1.0
+    assert torch.equal(groups.share[1], before[1])
+    assert before[1].tolist() == pytest.approx([0.5, 0.5])

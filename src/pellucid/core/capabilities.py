@@ -135,7 +135,7 @@ class Training:
     rate: float = 1e-3
     optimizer: Literal["adam", "sgd", "muon"] = "adam"
     betas: tuple[float, float] = (0.9, 0.99)
-    momentum: float = 0.9
+    momentum: float = 0.9  # SGD's; Muon's is .95
     matrix_rate: float = 0.02  # Muon's rate for matrices; `rate` is that of all other parameters then
     weight_decay: float = 0.0
     clip: float | None = 1.0

@@ -69,6 +69,15 @@ class Groups(nn.Module):
             centre = torch.where(size[:, None] > 0, total / size.clamp_min(1.0)[:, None], centre)
         self.centre.fill_(FAR)
         self.centre[:used] = centre
+        self.share.zero_()
+        self.recount(x, label, given)
+
+    @torch.no_grad()
+    def recount(self, x: Tensor, label: Tensor | None, given: Tensor | None = None) -> None:
+        """Count anew how often each group is met in rows x (N, D), and beside each class; the groups stay.
+
+        A class that is not met keeps its shares; one that was never met has those of all rows.
+        """
         group = self.of(x)
         overall = torch.bincount(group, minlength=self.count).to(self.share)
         table = torch.zeros_like(self.share)
@@ -77,7 +86,9 @@ class Groups(nn.Module):
             one = torch.ones_like(group[said], dtype=table.dtype)
             table.index_put_((label[said], group[said]), one, accumulate=True)
         table[-1] = 0.0
-        table = torch.where(table.sum(1, keepdim=True) > 0, table, overall)  # also a class that was not met
+        known = torch.where(self.share.sum(1, keepdim=True) > 0, self.share, overall)
+        known[-1] = overall
+        table = torch.where(table.sum(1, keepdim=True) > 0, table, known)
         self.share.copy_(table / table.sum(1, keepdim=True))
 
     @torch.no_grad()

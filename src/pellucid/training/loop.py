@@ -346,9 +346,20 @@ class _Pace:
 
 
 def prepare_engine(
-    engine: nn.Module, examples: Examples, settings: Training, seed: int, bridge: Bridge | None, run: Run
+    engine: nn.Module,
+    examples: Examples,
+    settings: Training,
+    seed: int,
+    bridge: Bridge | None,
+    run: Run,
+    anew: bool = True,
 ) -> None:
-    """Show the engine its first rows, more than a batch where there are."""
+    """Show the engine its first rows, more than a batch where there are.
+
+    Args:
+        anew: False for an engine that goes on from a base: what was prepared stays, and only what is counted in the
+            data, where the engine has a `recount`, is counted in these.
+    """
     if isinstance(engine, Prepares):
         size = max(1, examples.take(torch.zeros(1, dtype=torch.int64)).x[0].numel())
         rows_at_once = max(FEWEST_ROWS, min(PREPARING_ROWS, PREPARING_NUMBERS // size))
@@ -356,7 +367,10 @@ def prepare_engine(
         ids = Order(seed, len(examples), settings.batch).ids(0, many)
         batch, rows = encoded(examples, ids, Rows(seed, ids).fork("prepare"), bridge, run.device)
         with rows.seeding(), torch.no_grad():
-            engine.prepare(batch)
+            if anew:
+                engine.prepare(batch)
+            elif (recount := getattr(engine, "recount", None)) is not None:
+                recount(batch)
 
 
 @contextmanager

@@ -53,6 +53,9 @@ def orthogonalised(matrices: Tensor) -> Tensor:
 class Muon(torch.optim.Optimizer):
     """Muon for the matrices, AdamW in torch's fused form for all other parameters.
 
+    The source gives embeddings, first and last layers to AdamW too. Here they are moved as matrices: a parameter does
+    not say which layer it belongs to, and on pictures the figures were measured this way.
+
     Args:
         matrices, others: parameters. lr: AdamW's rate; the matrices' rate is `lr * ratio`.
         momentum: of the matrices, with Nesterov's look ahead. betas: AdamW's. decay: of the matrices' weights,

@@ -21,7 +21,8 @@ class Previews(Watch):
     Args:
         draw: ids -> samples of the model as it is now. The seed, and so the noise, is the drawer's and never changes.
         keep: (step, samples) -> where they were written; None for nowhere.
-        items: samples of a look. looks: spread evenly over training, the last at its end.
+        items: samples of a look. looks: spread evenly over training, the last at its end if the
+            time for looks has not run out.
     """
 
     def __init__(

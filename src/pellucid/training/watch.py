@@ -85,7 +85,7 @@ class CopyRatio(Watch):
     pool: int = 2000
     """Most rows taken of each side; both sides get the same number."""
     looks: int = 4
-    """Looks, spread evenly over training; the last at its end."""
+    """Looks, spread evenly over training; the last at its end, if the time for looks has not run out."""
     threshold: float = 0.55
     """What that interval must exceed; a half would be exceeded by chance alone in one look of forty."""
     space: Space | None = None
