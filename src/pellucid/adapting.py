@@ -152,6 +152,11 @@ def begin(
             run.notice("classes", f"New to the model: {name} {', '.join(words)}.", len(words))
         ours, theirs = engine.state_dict(), base.state_dict()
         fresh = [n for n in ours if n not in recipe["grown"] and (n not in theirs or theirs[n].shape != ours[n].shape)]
+        if not isinstance(engine, Counts) and not {n for n, _ in engine.named_parameters()} - set(fresh):
+            raise BadInput(
+                f"no weight of the base fits the model's settings, as '{fresh[0]}'",
+                next="Go on with the base's own settings, or fit without a base.",
+            )
         if fresh and not isinstance(engine, Counts):
             run.notice("fresh", f"{len(fresh)} weights do not fit those of the base and start anew, as '{fresh[0]}'.")
     engine.to(run.device)

@@ -119,8 +119,9 @@ def fit(
     chosen = _family(family, settings, base, through)
     adapt = as_adapt(adapt)
     if base is None and adapt != Adapt():
-        named = adapt if adapt.how == "whole" else adapt.how
-        raise BadInput(f"adapt is '{named}' without a model to go on from", next="Name it: base=... or --from RUN.")
+        changed = ", ".join(f"{k}={v}" for k, v in to_plain(adapt).items() if v != getattr(Adapt(), k))
+        came = f"adapt has {changed}" if adapt.how == "whole" else f"adapt is '{adapt.how}'"
+        raise BadInput(f"{came} without a model to go on from", next="Name it: base=... or --from RUN.")
     objective = _objective(objective, objective_settings)
     if isinstance(objective, Recasts):
         if base is None:
@@ -158,7 +159,8 @@ def fit(
     older = base or through  # its columns or classes, in its order, are those that its weights know
     codec = older.codec if older is not None else domain_class(_kind(data))().learn(data)
     if codec.kind != _kind(data):
-        raise BadInput(f"the data is of kind {_kind(data)}", accepted=f"{codec.kind}, as the model to go on from")
+        role = "go on from" if base is not None else "learn through"
+        raise BadInput(f"the data is of kind {_kind(data)}", accepted=f"{codec.kind}, as the model to {role}")
     added: dict[str, list[str]] = {}
     if base is not None:
         if unused := require_fit(codec, data):

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from pellucid.core.batch import Batch
 from pellucid.core.bundle import write_atomic
 from pellucid.core.capabilities import Learns, Turn
+from pellucid.core.errors import BadInput
 from pellucid.core.rows import Rows
-from pellucid.core.run import Event, Noticed, Run
+from pellucid.core.run import Run
 from pellucid.training.checkpoint import Checkpoints, State
 from pellucid.training.loop import train
 from pellucid.training.memory import activations, needed
@@ -91,18 +92,13 @@ def test_a_checkpoint_is_written_from_where_its_tensors_lie(tmp_path: Path, monk
     assert found.tensors["weights/c"].item() is True
 
 
-def test_a_budget_for_less_than_a_step_is_said_and_one_is_taken() -> None:
-    told: list[Event] = []
+def test_a_budget_for_less_than_a_step_is_refused_soon() -> None:
     engine = Dropping(pause=0.05)
     calls = []
     hook = nn.modules.module.register_module_forward_pre_hook(
         lambda module, _: calls.append(0) if type(module) is Step else None
     )
-    found = plan(engine, rows_of_numbers(), SETTINGS, minutes=1e-6, run=Run(listeners=[told.append]))
+    with pytest.raises(BadInput, match=r"minutes is 1e-06 and one step takes .*\. Accepted: 0\.\d+ or more"):
+        plan(engine, rows_of_numbers(), SETTINGS, minutes=1e-6, run=Run())
     hook.remove()
-    assert found.steps == 1
     assert len(calls) <= 2 * (1 + 1 + 3), "no more than one round of its turns is tried, besides what decides"
-    assert found.text.startswith("1 step of 8 items")
-    (notice,) = [e for e in told if isinstance(e, Noticed)]
-    assert notice.topic == "budget"
-    assert "one step is taken" in notice.text

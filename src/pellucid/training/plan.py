@@ -94,6 +94,11 @@ def plan(
         each, learned, memory = _calibrated(
             engine, examples, settings, run, bridge, objective, base, arithmetic, budget, prepare, loaded
         )
+    if each > budget:
+        raise BadInput(
+            f"minutes is {minutes:g} and one step takes {_exact(each)}",
+            accepted=f"{2 * each / 60 / (1.0 - reserve):.1g} or more, or steps instead of minutes",
+        )
     each /= 1.0 - looking
     if minutes is not None:
         took = team().agree([int(1e3 * (time.monotonic() - began))], run.device)[0] / 1e3
