@@ -459,6 +459,11 @@ def _leads(name: str, codec: Any, items: Any, family: Any) -> bool:
         (("sample", "TABLE", "--class", "Femal"), "sex is 'Femal'. Accepted: Female, Male. Did you mean 'Female'"),
         (("describe", "nowhere"), "there is no run folder"),
         (("explain", "PICTURES", "--index", "-1"), "--index is -1"),
+        (
+            ("explain", "PICTURES", "--class", "a", "--where", "class=b"),
+            "both --class and --where class=... were given",
+        ),
+        (("explain", "PICTURES", "--where", "sex=Female"), "condition 'sex' does not exist. Accepted: class"),
         (("explain", "PICTURES", "--out", "why.pdf"), "--out is 'why.pdf'"),
         (("compare", "photos", "--minutes", "nan"), "--minutes is nan"),
         (("compare", "photos", "-n", "0"), "-n is 0"),

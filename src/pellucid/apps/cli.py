@@ -22,8 +22,8 @@ from pellucid.apps.words import (
     check_outside,
     check_report,
     check_resumed,
-    class_name,
     pairs,
+    wishes,
 )
 from pellucid.core.errors import BadInput, PellucidError, fault
 
@@ -48,6 +48,14 @@ _UsageError: Any = typer.BadParameter.__mro__[1]  # typer exports only this chil
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output and nothing else there.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show the answer only: no notices, no progress.")]
 Seed = Annotated[int, typer.Option("--seed", help="Start of every random number.")]
+Where = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--where",
+        metavar="NAME=VALUE",
+        help="What the items shall be, as caption='a red circle'; also COLUMN=>=30 or COLUMN=30..40; repeatable.",
+    ),
+]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 RunFolder = Annotated[
     Path, typer.Argument(metavar="RUN", help="A run folder that `pellucid fit --out` made.", show_default=False)
@@ -281,14 +289,7 @@ def sample(
     n: Annotated[int, typer.Option("-n", "--n", help="How many.")] = 64,
     seed: Seed = 0,
     of_class: Annotated[str | None, typer.Option("--class", help="Only items of this class.")] = None,
-    where: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--where",
-            metavar="COLUMN=VALUE",
-            help="What the rows shall be; also COLUMN=>=30 or COLUMN=30..40; repeatable.",
-        ),
-    ] = None,
+    where: Where = None,
     against: Annotated[
         list[str] | None,
         typer.Option(
@@ -318,15 +319,12 @@ def sample(
 
     check_count(n)
     check_outside(out, folder)
-    words, unlike = pairs(where, "--where"), pairs(against, "--against")
+    pairs(where, "--where")  # refused before anything is loaded
+    unlike = pairs(against, "--against")
     model = load(folder)
     if out is not None:
         check_target(out, model.codec.kind, force=force)
-    if of_class is not None:
-        name = class_name(model)
-        if name in words:
-            raise BadInput(f"both --class and --where {name}=... were given", accepted="one of them")
-        words[name] = of_class
+    words = wishes(model, where, of_class)
     settings = from_words(type(model.how()), pairs(how, "--how"), model.how()) if how else None
     with _job(quiet or as_json) as (run, _):
         draw = model.sample(n, seed=seed, where=words, against=unlike, how=settings, run=run)
@@ -403,6 +401,7 @@ def explain(
     seed: Seed = 0,
     index: Annotated[int, typer.Option(help="Which sample of that seed.")] = 0,
     of_class: Annotated[str | None, typer.Option("--class", help="Explain a sample of this class.")] = None,
+    where: Where = None,
     data: DataPath = None,
     out: Annotated[Path | None, typer.Option("--out", help="Report to write: .html, .md, .json or .txt.")] = None,
     force: Force = False,
@@ -419,9 +418,9 @@ def explain(
     check_outside(out, folder)
     model = load(folder)
     items = _data_of(folder, data)
-    where: dict[str, object] = {} if of_class is None else {class_name(model): of_class}
+    words = wishes(model, where, of_class)
     with _job(quiet or as_json) as (run, _):
-        report = explain_sample(model, items, seed=seed, index=index, where=where, run=run)
+        report = explain_sample(model, items, seed=seed, index=index, where=words, run=run)
     _show(report, as_json, out, quiet)
 
 

@@ -10,7 +10,7 @@ import typer
 
 from pellucid.core.errors import BadInput, nearest
 
-__all__ = ["check_count", "check_minutes", "check_outside", "check_report", "check_resumed", "class_name", "pairs"]
+__all__ = ["check_count", "check_minutes", "check_outside", "check_report", "check_resumed", "pairs", "wishes"]
 
 MOST = 10_000_000  # items at once: more do not fit into memory
 
@@ -69,15 +69,28 @@ def check_outside(out: Path | None, run: Path) -> None:
         )
 
 
-def class_name(model: Any) -> str:
+def wishes(model: Any, where: list[str] | None, of_class: str | None) -> dict[str, Any]:
+    """What --where and --class ask for together."""
+    found = pairs(where, "--where")
+    if of_class is not None:
+        name = _class_name(model)
+        if name in found:
+            raise BadInput(f"both --class and --where {name}=... were given", accepted="one of them")
+        found[name] = of_class
+    return found
+
+
+def _class_name(model: Any) -> str:
     """Name of the condition that --class means."""
-    names = list(model.codec.conditions)
+    names = [name for name, space in model.codec.conditions.items() if not getattr(space, "ends", False)]
     if not names:
         columns = [c.name for c in getattr(model.codec, "columns", ())]
         raise BadInput(
             "--class was given, but this model was fitted without classes",
             next=f"Say --where COLUMN=VALUE, with a column of {', '.join(columns[:8])}, or fit with --target."
             if columns
+            else "Say --where caption='...'."
+            if model.codec.conditions
             else "Fit it on pictures in one subfolder a class.",
         )
     return "class" if "class" in names else str(names[0])
