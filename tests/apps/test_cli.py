@@ -463,7 +463,6 @@ def _leads(name: str, codec: Any, items: Any, family: Any) -> bool:
             ("explain", "PICTURES", "--class", "a", "--where", "class=b"),
             "both --class and --where class=... were given",
         ),
-        (("explain", "PICTURES", "--where", "sex=Female"), "condition 'sex' does not exist. Accepted: class"),
         (("explain", "PICTURES", "--out", "why.pdf"), "--out is 'why.pdf'"),
         (("compare", "photos", "--minutes", "nan"), "--minutes is nan"),
         (("compare", "photos", "-n", "0"), "-n is 0"),
