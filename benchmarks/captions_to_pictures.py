@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 from machine import about_this_machine
+from PIL import Image, ImageDraw, ImageFont
 
 from pellucid.core.capabilities import parameters_of
 from pellucid.core.interval import wilson
@@ -150,23 +151,19 @@ def by_pair(found: Judged, things: Sequence[Thing]) -> dict[str, float]:
 
 def sheet(items: Pictures, things: Sequence[Thing], path: Path) -> None:
     """The first samples side by side, enlarged, each with its caption."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     count = min(SHEET, len(items))
     columns = max(1, math.isqrt(count))
     rows = -(-count // columns)
-    figure, axes = pyplot.subplots(rows, columns, figsize=(1.25 * columns, 1.5 * rows), squeeze=False)
-    for axis in axes.flat:
-        axis.axis("off")
-    for axis, pixels, thing in zip(axes.flat, items.shown()[:count], things, strict=False):
-        axis.imshow(pixels, interpolation="nearest")
-        axis.set_title(thing.words().replace(" at the ", "\nat the "), fontsize=5.5, pad=2)
-    figure.tight_layout(pad=0.3)
-    figure.savefig(path, dpi=80)
-    pyplot.close(figure)
+    cell, words = 100, 24  # points: a picture's side with its margin, and two lines above it
+    drawn = Image.new("RGB", (columns * cell, rows * (cell + words)), "white")
+    draw, font = ImageDraw.Draw(drawn), ImageFont.load_default(size=9)
+    for k, (pixels, thing) in enumerate(zip(items.shown()[:count], things, strict=False)):
+        left, top = k % columns * cell, k // columns * (cell + words)
+        picture = Image.fromarray(pixels).resize((cell - 4, cell - 4), Image.Resampling.NEAREST)
+        drawn.paste(picture, (left + 2, top + words))
+        text = thing.words().replace(" at the ", "\nat the ")
+        draw.multiline_text((left + cell // 2, top), text, "black", font, anchor="ma", spacing=1, align="center")
+    drawn.save(path, optimize=True)
 
 
 def say(name: str, what: object) -> None:

@@ -299,9 +299,12 @@ def test_impossible_things_are_refused() -> None:
     for wrong in ({"form": "star"}, {"colour": "pink"}, {"size": "tiny"}, {"x": 1.5}):
         with pytest.raises(BadInput):
             Thing(**(fine | wrong))  # type: ignore[arg-type]
-    for setting in ({"n": 0}, {"things": 9}, {"size": 4}):
-        with pytest.raises(BadInput):
-            shapes(**setting)
+    with pytest.raises(BadInput):
+        shapes(n=0)
+    with pytest.raises(BadInput):
+        shapes(things=9)
+    with pytest.raises(BadInput):
+        shapes(size=4)
     with pytest.raises(BadInput):
         draw_things([])
 
