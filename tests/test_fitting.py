@@ -16,6 +16,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from pellucid.catalog import families
 from pellucid.core.batch import Batch
 from pellucid.core.capabilities import Objective, Training, Turn
 from pellucid.core.errors import BadBundle, BadInput, MissingCapability, NonFiniteLoss, Stopped
@@ -625,3 +626,13 @@ def test_a_model_that_copies_is_told_while_it_trains(monkeypatch: pytest.MonkeyP
         run=Run(listeners=[told.append]),
     )
     assert any(isinstance(e, Alarmed) and e.topic == "copying" for e in told)
+
+
+@pytest.mark.parametrize("name", families())
+def test_every_family_can_be_planned(name: str) -> None:
+    """A budget in minutes tries real steps and counts their memory, whatever the losses are made of."""
+    told: list[Event] = []
+    model = fit(pictures(), name, minutes=0.01, run=Run(listeners=[told.append]))
+    if model.recipe["steps"] > 1:
+        (planned,) = [e for e in told if isinstance(e, Planned)]
+        assert "activations of one step" in planned.text

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from pellucid.core.batch import Batch, Examples
 from pellucid.core.capabilities import Training
@@ -83,7 +85,8 @@ def needed(
 def activations(step: Step, turn: int, batch: Batch, rows: Rows, run: Run) -> int:
     """Bytes that the losses of one batch keep for the backward pass, each piece of memory once.
 
-    Weights and the batch itself do not count, as they are held anyway.
+    Weights and the batch itself do not count, as they are held anyway. Losses with gradients of their own inside
+    (a critic's penalty) cannot be listened to that way: for them it is all that is made on the way, which is more.
     """
     known = {_place(t) for t in [*step.parameters(), *step.buffers(), batch.x, *batch.condition.values.values()]}
     kept: dict[int, int] = {}
@@ -94,10 +97,34 @@ def activations(step: Step, turn: int, batch: Batch, rows: Rows, run: Run) -> in
         return tensor
 
     hooks = torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor)
-    with rows.fork("memory").seeding(), step.moving(turn), hooks, autocast(run):
-        held = step(turn, batch, rows)  # alive until all is counted, so that no place is used twice
+    with rows.fork("memory").seeding(), step.moving(turn), autocast(run):
+        try:
+            with hooks:
+                held = step(turn, batch, rows)  # alive until all is counted, so that no place is used twice
+        except RuntimeError as error:
+            if "saved tensor hooks" not in str(error):
+                raise
+            with _Made() as made:
+                step(turn, batch, rows)
+            return made.bytes
     del held
     return sum(kept.values())
+
+
+class _Made(TorchDispatchMode):
+    """Adds up the tensors that operations give, views left out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if isinstance(out, Tensor) and not func.is_view:
+            self.bytes += _bytes(out)
+        return out
 
 
 def size_of(amount: float) -> str:
