@@ -13,16 +13,15 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pellucid.core.batch import Batch, Condition
-from pellucid.core.capabilities import Family, How, Part, Refusal, Training, expand_like
+from pellucid.core.capabilities import How, Part, expand_like
 from pellucid.core.errors import BadInput
 from pellucid.core.rows import Rows
 from pellucid.core.space import Real, Space
-from pellucid.families.denoising import DenoisingEngine, DiffusionHow, Net, check_net, refusal
-from pellucid.nets.choose import Factory, is_picture
-from pellucid.nets.inherit import inherit
+from pellucid.families.denoising import DenoisingEngine, DenoisingFamily, DiffusionHow
+from pellucid.nets.choose import Factory
 
 __all__ = ["DDPM", "DDPMEngine", "alpha_bars"]
 
@@ -34,12 +33,11 @@ Answer = Literal["noise", "data", "v"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class DDPM(Family):
+class DDPM(DenoisingFamily):
     """Diffusion in T steps, for pictures and for rows of numbers.
 
-    width, depth, net: of the network; None chooses by the data. dropout: share of activations dropped in training.
-    p_uncond: share of training rows whose condition is forgotten, which guidance needs.
-    groups: groups of alike items, found without labels, that the network is told; 0 for none, None chooses.
+    Settings: those of `DenoisingFamily`, without groups unless asked for, as in the paper, and:
+
     T: steps of the forward process. schedule: linear (Ho et al.), cosine (Nichol and Dhariwal), or custom.
     alpha_bar: for custom, values of alpha_bar at evenly spaced times from 1 to T, strictly falling within (0, 1).
     predicts: what the network answers: the noise, the data, or v.
@@ -48,13 +46,7 @@ class DDPM(Family):
 
     name: ClassVar[str] = "ddpm"
     title: ClassVar[str] = "denoising diffusion (DDPM)"
-    engine: ClassVar[type[nn.Module]]
 
-    width: int | None = None
-    depth: int | None = None
-    net: Net | None = None
-    dropout: float = 0.0
-    p_uncond: float = 0.1
     groups: int | None = 0
     T: int = 1000
     schedule: Schedule = "cosine"
@@ -63,7 +55,7 @@ class DDPM(Family):
     min_snr: float | None = None
 
     def __post_init__(self) -> None:
-        check_net(self.width, self.depth, self.groups, {"dropout": self.dropout, "p_uncond": self.p_uncond})
+        super().__post_init__()
         if not 2 <= self.T <= 100_000:
             raise BadInput(f"T is {self.T}", accepted="from 2 to 100,000")
         for name, options in {"schedule": Schedule, "predicts": Answer}.items():
@@ -91,9 +83,6 @@ class DDPM(Family):
             )
         if self.min_snr is not None and not 0.0 < self.min_snr < math.inf:
             raise BadInput(f"min_snr is {self.min_snr}", accepted="None, or more than 0; the paper takes 5")
-
-    def accepts(self, space: Space, conditions: Mapping[str, Space]) -> Refusal | None:
-        return refusal(space, self.net)
 
     def parts(self) -> tuple[Part, ...]:
         answers = {
@@ -134,30 +123,8 @@ class DDPM(Family):
                 "Ho et al. 2020, arXiv:2006.11239, eq. 14"
                 + ("" if self.min_snr is None else "; weights: Hang et al. 2023, arXiv:2303.09556, eq. 6 to 8"),
             ),
-            Part(
-                "training data",
-                "Everything the model knows comes from these items; where it is told a condition, it forgets it for "
-                f"{self.p_uncond:.0%} of them, so that it can also draw without one.",
-                "D_w(x) = D(x; nothing) + w * (D(x; condition) - D(x; nothing))",
-                "Ho and Salimans 2022, arXiv:2207.12598, eq. 6",
-            ),
+            self.from_data(),
         )
-
-    def training(self, space: Space, items: int) -> Training:
-        if isinstance(space, Real) and is_picture(space):
-            return Training(batch=64, rate=1e-3, ema=0.9998, steps=min(2000, max(500, 30 * items // 64)))
-        return Training(batch=256, rate=1e-3, ema=0.9998, steps=6000)
-
-    def build(
-        self, space: Space, conditions: Mapping[str, Space], rows: Rows, base: nn.Module | None = None
-    ) -> nn.Module:
-        refused = self.accepts(space, conditions)
-        if refused is not None or not isinstance(space, Real):
-            raise BadInput(f"the space is {space}", accepted="Real", why=refused.reason if refused else "")
-        with rows.seeding():
-            engine = DDPMEngine(self, space, conditions)
-        inherit(engine, base)
-        return engine
 
 
 def alpha_bars(schedule: Schedule, T: int, custom: tuple[float, ...] = ()) -> Tensor:
@@ -198,18 +165,7 @@ class DDPMEngine(DenoisingEngine):
     log_sigma: Tensor
 
     def __init__(self, family: DDPM, space: Real, conditions: Mapping[str, Space], make: Factory | None = None) -> None:
-        super().__init__(
-            space,
-            conditions,
-            copies=1,
-            p_uncond=family.p_uncond,
-            width=family.width,
-            depth=family.depth,
-            dropout=family.dropout,
-            net=family.net,
-            groups=family.groups,
-            make=make,
-        )
+        super().__init__(family, space, conditions, make)
         self.family = family
         self.register_buffer("mean", torch.zeros(()))  # the paper's data lies around 0 with a spread near 1;
         self.register_buffer("scale", torch.ones(()))  # other data is brought there

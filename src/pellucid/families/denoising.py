@@ -8,13 +8,26 @@ from __future__ import annotations
 import abc
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from pellucid.core.batch import Batch, Condition
-from pellucid.core.capabilities import Denoises, How, Learns, LogProb, Prepares, Refusal, Samples, Scores, Turn
+from pellucid.core.capabilities import (
+    Denoises,
+    Family,
+    How,
+    Learns,
+    LogProb,
+    Part,
+    Prepares,
+    Refusal,
+    Samples,
+    Scores,
+    Training,
+    Turn,
+)
 from pellucid.core.errors import BadInput, MissingCapability
 from pellucid.core.rows import Rows
 from pellucid.core.space import Real, Space, Tokens
@@ -22,6 +35,7 @@ from pellucid.core.trace import Trace
 from pellucid.nets.choose import Factory, is_picture
 from pellucid.nets.condition import drop_conditions
 from pellucid.nets.groups import Groups
+from pellucid.nets.inherit import inherit
 from pellucid.nets.steered import Steered
 from pellucid.solvers.ancestral import ancestral
 from pellucid.solvers.consistency import consistency
@@ -35,7 +49,7 @@ from pellucid.solvers.inversion import Inverted, invert, reversible_sigmas
 from pellucid.solvers.ode_likelihood import ode_log_prob
 from pellucid.solvers.variational_bound import variational_bound
 
-__all__ = ["GUARD", "DenoisingEngine", "DiffusionHow", "check_net", "refusal"]
+__all__ = ["GUARD", "DenoisingEngine", "DenoisingFamily", "DiffusionHow"]
 
 GUARD = 0.15  # how far black and white are moved outwards, in units of half the range
 GUARD_LEVELS = 64  # with fewer levels, rounding to the nearest removes the grain anyway
@@ -103,30 +117,75 @@ class DiffusionHow(How):
             )
 
 
-def check_net(width: int | None, depth: int | None, groups: int | None, shares: Mapping[str, float]) -> None:
-    """Refuse sizes and shares that no network here can have."""
-    if width is not None and (width < 8 or width % 8):
-        raise BadInput(f"width is {width}", accepted="None, or a multiple of 8", why="channels go in eights")
-    if depth is not None and depth < 1:
-        raise BadInput(f"depth is {depth}", accepted="None, or 1 or more")
-    if groups is not None and groups < 0:
-        raise BadInput(f"groups is {groups}", accepted="None, or 0 for none, or how many")
-    for name, share in shares.items():
-        if not 0.0 <= share < 1.0:
-            raise BadInput(f"{name} is {share}", accepted="0 or more and less than 1")
+@dataclass(frozen=True, kw_only=True)
+class DenoisingFamily(Family):
+    """Settings that all families of this kind share; a subclass adds those of its process and its parts.
 
+    width: channels at the finest level of the U-Net, or width of the MLP; None chooses by the data.
+    depth: blocks a level, or blocks; None chooses. net: unet, dit or mlp; None chooses by the data.
+    dropout: share of activations dropped in training.
+    p_uncond: share of training rows whose condition is forgotten, which guidance needs.
+    groups: groups of alike items, found without labels, that the network is told; 0 for none, None chooses.
+    """
 
-def refusal(space: Space, net: Net | None) -> Refusal | None:
-    """Why noise cannot be poured over events of this space, or the wanted net not see them."""
-    if not isinstance(space, Real):
-        return Refusal("diffusion mixes data with noise, so it needs real numbers", "masked diffusion for symbols")
-    if space.ragged:
-        return Refusal("events of different lengths have no one amount of noise", "cut or pad to one length")
-    if net == "unet" and not is_picture(space):
-        return Refusal("a U-Net wants pictures", "net=mlp or net=dit")
-    if not is_picture(space) and space.size > LARGEST_FLAT:
-        return Refusal(f"{space.size} numbers that are no picture are many for an MLP", "a learned latent space")
-    return None
+    engine: ClassVar[type[DenoisingEngine]]
+
+    width: int | None = None
+    depth: int | None = None
+    net: Net | None = None
+    dropout: float = 0.0
+    p_uncond: float = 0.1
+    groups: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.width is not None and (self.width < 8 or self.width % 8):
+            raise BadInput(f"width is {self.width}", accepted="None, or a multiple of 8", why="channels go in eights")
+        if self.depth is not None and self.depth < 1:
+            raise BadInput(f"depth is {self.depth}", accepted="None, or 1 or more")
+        if self.groups is not None and self.groups < 0:
+            raise BadInput(f"groups is {self.groups}", accepted="None, or 0 for none, or how many")
+        for name in ("dropout", "p_uncond"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise BadInput(f"{name} is {getattr(self, name)}", accepted="0 or more and less than 1")
+
+    def accepts(self, space: Space, conditions: Mapping[str, Space]) -> Refusal | None:
+        if not isinstance(space, Real):
+            return Refusal("diffusion mixes data with noise, so it needs real numbers", "masked diffusion for symbols")
+        if space.ragged:
+            return Refusal("events of different lengths have no one amount of noise", "cut or pad to one length")
+        if self.net == "unet" and not is_picture(space):
+            return Refusal("a U-Net wants pictures", "net=mlp or net=dit")
+        if not is_picture(space) and space.size > LARGEST_FLAT:
+            return Refusal(f"{space.size} numbers that are no picture are many for an MLP", "a learned latent space")
+        return None
+
+    def from_data(self) -> Part:
+        """The last of the parts: what is learned from, and how guidance comes of it."""
+        return Part(
+            "training data",
+            "Everything the model knows comes from these items; where it is told a condition, it forgets it for "
+            f"{self.p_uncond:.0%} of them, so that it can also draw without one.",
+            "D_w(x) = D(x; nothing) + w * (D(x; condition) - D(x; nothing))",
+            "Ho and Salimans 2022, arXiv:2207.12598, eq. 6",
+        )
+
+    def training(self, space: Space, items: int) -> Training:
+        if isinstance(space, Real) and is_picture(space):
+            # 30 looks at each item: on 1,300 digits more bring copies, not quality; large sets end by their time
+            steps = min(2000, max(500, 30 * items // 64))
+            return Training(batch=64, rate=1e-3, optimizer="muon", ema=0.9998, steps=steps)
+        return Training(batch=256, rate=1e-3, ema=0.9998, steps=6000)
+
+    def build(
+        self, space: Space, conditions: Mapping[str, Space], rows: Rows, base: nn.Module | None = None
+    ) -> nn.Module:
+        refused = self.accepts(space, conditions)
+        if refused is not None or not isinstance(space, Real):
+            raise BadInput(f"the space is {space}", accepted="Real", why=refused.reason if refused else "")
+        with rows.seeding():
+            engine = self.engine(self, space, conditions)
+        inherit(engine, base)
+        return engine
 
 
 class DenoisingEngine(nn.Module, Learns, Prepares, Samples, Scores, Denoises):
@@ -136,11 +195,12 @@ class DenoisingEngine(nn.Module, Learns, Prepares, Samples, Scores, Denoises):
     all others become one vector. With `groups`, the network is also told which group of alike items an item is of.
 
     Args:
-        space: Real. conditions: name -> space. copies: events that the network is shown side by side.
-        p_uncond: share of rows whose condition is forgotten in training. groups: None chooses.
+        family: settings. space: Real. conditions: name -> space.
         make: builds the network from a `Wanted`, for a net of your own.
     """
 
+    copies: int = 1
+    """Events that the network is shown side by side."""
     highest: float
     """Noise so strong that nothing of the data is left."""
     lowest: float
@@ -151,25 +211,15 @@ class DenoisingEngine(nn.Module, Learns, Prepares, Samples, Scores, Denoises):
     """Steps of an engine that was distilled: it answers with an item, no longer with the mean of all that fit."""
 
     def __init__(
-        self,
-        space: Real,
-        conditions: Mapping[str, Space],
-        *,
-        copies: int,
-        p_uncond: float,
-        width: int | None,
-        depth: int | None,
-        dropout: float,
-        net: Net | None,
-        groups: int | None,
-        make: Factory | None = None,
+        self, family: DenoisingFamily, space: Real, conditions: Mapping[str, Space], make: Factory | None = None
     ) -> None:
         super().__init__()
         self.space = space
         self.picture = is_picture(space)
-        self.p_uncond = p_uncond
+        self.p_uncond = family.p_uncond
         self.labelled = _label_of(conditions)
         self.groups: Groups | None = None
+        groups = family.groups
         if groups is None:
             groups = GROUPS if self.picture and min(space.shape[1:]) >= 16 and self.labelled != "" else 0
         told = dict(conditions)
@@ -178,7 +228,14 @@ class DenoisingEngine(nn.Module, Learns, Prepares, Samples, Scores, Denoises):
             self.groups = Groups(space.size, groups, label.symbols if isinstance(label, Tokens) else 1)
             told[GROUP] = Tokens(groups, 1)
         self.network = Steered(
-            space, told, copies=copies, width=width, depth=depth, dropout=dropout, net=net, make=make
+            space,
+            told,
+            copies=self.copies,
+            width=family.width,
+            depth=family.depth,
+            dropout=family.dropout,
+            net=family.net,
+            make=make,
         )
 
     @abc.abstractmethod

@@ -12,27 +12,25 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pellucid.core.batch import Batch, Condition
-from pellucid.core.capabilities import Family, How, Part, Refusal, Training, expand_like
+from pellucid.core.capabilities import How, Part, expand_like
 from pellucid.core.errors import BadInput
 from pellucid.core.rows import Rows
 from pellucid.core.space import Real, Space
-from pellucid.families.denoising import DenoisingEngine, DiffusionHow, Net, check_net, refusal
-from pellucid.nets.choose import Factory, is_picture
-from pellucid.nets.inherit import inherit
+from pellucid.families.denoising import DenoisingEngine, DenoisingFamily, DiffusionHow
+from pellucid.nets.choose import Factory
 
 __all__ = ["EDM", "EDMEngine"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class EDM(Family):
+class EDM(DenoisingFamily):
     """Diffusion as Karras et al. set it up, for pictures and for rows of numbers.
 
-    width, depth, net: of the network; None chooses by the data. dropout: share of activations dropped in training.
-    p_uncond: share of training rows whose condition is forgotten, which guidance needs.
-    groups: groups of alike items, found without labels, that the network is told; 0 for none, None chooses.
+    Settings: those of `DenoisingFamily`, without groups unless asked for, as in the paper, and:
+
     P_mean, P_std: ln(sigma / sigma_data) of training noise is normal with this mean and spread.
     sigma_min, sigma_max: ends of the noise when sampling, in units of sigma_data. rho: more of it, more steps at
     low noise.
@@ -40,13 +38,7 @@ class EDM(Family):
 
     name: ClassVar[str] = "edm"
     title: ClassVar[str] = "EDM diffusion"
-    engine: ClassVar[type[nn.Module]]
 
-    width: int | None = None
-    depth: int | None = None
-    net: Net | None = None
-    dropout: float = 0.0
-    p_uncond: float = 0.1
     groups: int | None = 0
     P_mean: float = -0.5
     P_std: float = 1.2
@@ -55,16 +47,13 @@ class EDM(Family):
     rho: float = 7.0
 
     def __post_init__(self) -> None:
-        check_net(self.width, self.depth, self.groups, {"dropout": self.dropout, "p_uncond": self.p_uncond})
+        super().__post_init__()
         if not math.isfinite(self.P_mean):
             raise BadInput(f"P_mean is {self.P_mean}", accepted="a finite number")
         if not (0.0 < self.P_std < math.inf and 0.0 < self.rho < math.inf):
             raise BadInput(f"P_std is {self.P_std}, rho {self.rho}", accepted="more than 0")
         if not 0.0 < self.sigma_min < self.sigma_max < float("inf"):
             raise BadInput(f"sigma_min is {self.sigma_min}, sigma_max {self.sigma_max}", accepted="0 < min < max")
-
-    def accepts(self, space: Space, conditions: Mapping[str, Space]) -> Refusal | None:
-        return refusal(space, self.net)
 
     def parts(self) -> tuple[Part, ...]:
         return (
@@ -95,30 +84,8 @@ class EDM(Family):
                 "lambda(sigma) |D(data + sigma * noise; sigma) - data|^2,   ln(sigma / s) ~ N(P_mean, P_std^2)",
                 "Karras et al. 2022, arXiv:2206.00364, eq. 8 and table 1",
             ),
-            Part(
-                "training data",
-                "Everything the model knows comes from these items; where it is told a condition, it forgets it for "
-                f"{self.p_uncond:.0%} of them, so that it can also draw without one.",
-                "D_w(x) = D(x; nothing) + w * (D(x; condition) - D(x; nothing))",
-                "Ho and Salimans 2022, arXiv:2207.12598, eq. 6",
-            ),
+            self.from_data(),
         )
-
-    def training(self, space: Space, items: int) -> Training:
-        if isinstance(space, Real) and is_picture(space):
-            return Training(batch=64, rate=1e-3, ema=0.9998, steps=min(2000, max(500, 30 * items // 64)))
-        return Training(batch=256, rate=1e-3, ema=0.9998, steps=6000)
-
-    def build(
-        self, space: Space, conditions: Mapping[str, Space], rows: Rows, base: nn.Module | None = None
-    ) -> nn.Module:
-        refused = self.accepts(space, conditions)
-        if refused is not None or not isinstance(space, Real):
-            raise BadInput(f"the space is {space}", accepted="Real", why=refused.reason if refused else "")
-        with rows.seeding():
-            engine = EDMEngine(self, space, conditions)
-        inherit(engine, base)
-        return engine
 
 
 class EDMEngine(DenoisingEngine):
@@ -133,18 +100,7 @@ class EDMEngine(DenoisingEngine):
     sigma_data: Tensor
 
     def __init__(self, family: EDM, space: Real, conditions: Mapping[str, Space], make: Factory | None = None) -> None:
-        super().__init__(
-            space,
-            conditions,
-            copies=1,
-            p_uncond=family.p_uncond,
-            width=family.width,
-            depth=family.depth,
-            dropout=family.dropout,
-            net=family.net,
-            groups=family.groups,
-            make=make,
-        )
+        super().__init__(family, space, conditions, make)
         self.family = family
         self.register_buffer("mean", torch.zeros(()))  # the paper's data is centred; other data is centred here
         self.register_buffer("sigma_data", torch.ones(()))

@@ -15,17 +15,16 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pellucid.core.batch import Batch, Condition
-from pellucid.core.capabilities import Family, How, Part, Refusal, Training, expand_like
+from pellucid.core.capabilities import How, Part, Training, expand_like
 from pellucid.core.errors import BadInput
 from pellucid.core.rows import Rows
 from pellucid.core.space import Real, Space
-from pellucid.families.denoising import DenoisingEngine, DiffusionHow, Net, check_net, refusal
+from pellucid.families.denoising import DenoisingEngine, DenoisingFamily, DiffusionHow
 from pellucid.nets.choose import Factory, is_picture
 from pellucid.nets.gaussian import GaussianGuess
-from pellucid.nets.inherit import inherit
 
 __all__ = ["FlowMatching", "FlowMatchingEngine", "mix"]
 
@@ -36,47 +35,34 @@ SIGMA_MAX = 300.0  # noise so strong that nothing of the data is left in float32
 
 
 @dataclass(frozen=True, kw_only=True)
-class FlowMatching(Family):
+class FlowMatching(DenoisingFamily):
     """Diffusion trained by flow matching, for pictures and for rows of numbers.
 
-    width: channels at the finest level of the U-Net, or width of the MLP; None chooses by the data.
-    depth: blocks a level, or blocks; None chooses. dropout: share of activations dropped in training.
-    p_uncond: share of training rows whose condition is forgotten, which guidance needs.
-    net: unet, dit or mlp; None chooses by the data.
+    Settings: those of `DenoisingFamily`, and:
+
     gaussian: start from the closed-form answer for Gaussian data; False uses no statistics of the data for it.
     times: how training times are drawn. logit_normal: sigmoid(time_mean + time_spread * normal); uniform: evenly;
     mode: more at the middle or at both ends, by time_spread (Esser et al. 2024, arXiv:2403.03206, eq. 20).
-    groups: groups of alike items, found without labels, that the network is told; 0 for none, None chooses.
     few: steps in which a model that was distilled draws (`few_steps.py`); 0 for one that walks from noise to data.
     """
 
     name: ClassVar[str] = "diffusion"
     title: ClassVar[str] = "flow-matching diffusion"
-    engine: ClassVar[type[nn.Module]]
 
-    width: int | None = None
-    depth: int | None = None
-    dropout: float = 0.0
-    p_uncond: float = 0.1
-    net: Net | None = None
     gaussian: bool = True
-    groups: int | None = None
     times: Times = "logit_normal"
     time_mean: float = 0.0
     time_spread: float = 1.0
     few: int = 0
 
     def __post_init__(self) -> None:
-        check_net(self.width, self.depth, self.groups, {"dropout": self.dropout, "p_uncond": self.p_uncond})
+        super().__post_init__()
         if self.time_spread <= 0.0:
             raise BadInput(f"time_spread is {self.time_spread}", accepted="more than 0")
         if self.times == "mode" and self.time_spread > LARGEST_MODE:
             raise BadInput(f"time_spread is {self.time_spread} for times=mode", accepted=f"{LARGEST_MODE} at most")
         if not 0 <= self.few <= MOST_FEW:
             raise BadInput(f"few is {self.few}", accepted=f"0, or 1 to {MOST_FEW}")
-
-    def accepts(self, space: Space, conditions: Mapping[str, Space]) -> Refusal | None:
-        return refusal(space, self.net)
 
     def parts(self) -> tuple[Part, ...]:
         return (
@@ -120,13 +106,7 @@ class FlowMatching(Family):
                 "|| v(x_t, t) - (data - noise) ||^2 / || s(t) ||^2,   t = sigmoid(m + s * normal)",
                 "Lipman et al. 2023, arXiv:2210.02747, eq. 9; times: Esser et al. 2024, arXiv:2403.03206, eq. 19",
             ),
-            Part(
-                "training data",
-                "Everything the model knows comes from these items; where it is told a condition, it forgets it for "
-                f"{self.p_uncond:.0%} of them, so that it can also draw without one.",
-                "D_w(x) = D(x; nothing) + w * (D(x; condition) - D(x; nothing))",
-                "Ho and Salimans 2022, arXiv:2207.12598, eq. 6",
-            ),
+            self.from_data(),
         )
 
     def training(self, space: Space, items: int) -> Training:
@@ -134,22 +114,7 @@ class FlowMatching(Family):
             batch = 64 if isinstance(space, Real) and is_picture(space) else 256
             ramp = 6.0  # a long average: in a contest the last weights are as good as those a while before
             return Training(batch=batch, rate=5e-4, betas=(0.0, 0.99), clip=None, ema_ramp=ramp, steps=1000)
-        if isinstance(space, Real) and is_picture(space):
-            # 30 looks at each item: on 1,300 digits more bring copies, not quality; large sets end by their time
-            steps = min(2000, max(500, 30 * items // 64))
-            return Training(batch=64, rate=1e-3, optimizer="muon", ema=0.9998, steps=steps)
-        return Training(batch=256, rate=1e-3, ema=0.9998, steps=6000)
-
-    def build(
-        self, space: Space, conditions: Mapping[str, Space], rows: Rows, base: nn.Module | None = None
-    ) -> nn.Module:
-        refusal = self.accepts(space, conditions)
-        if refusal is not None or not isinstance(space, Real):
-            raise BadInput(f"the space is {space}", accepted="Real", why=refusal.reason if refusal else "")
-        with rows.seeding():
-            engine = FlowMatchingEngine(self, space, conditions)
-        inherit(engine, base)
-        return engine
+        return super().training(space, items)
 
 
 def mix(noise: Tensor, data: Tensor, t: Tensor) -> Tensor:
@@ -175,24 +140,14 @@ class FlowMatchingEngine(DenoisingEngine):
         make: builds the network from a `Wanted`, for a net of your own.
     """
 
+    copies = 2
     highest = SIGMA_MAX
     lowest = 1e-3
 
     def __init__(
         self, family: FlowMatching, space: Real, conditions: Mapping[str, Space], make: Factory | None = None
     ) -> None:
-        super().__init__(
-            space,
-            conditions,
-            copies=2,
-            p_uncond=family.p_uncond,
-            width=family.width,
-            depth=family.depth,
-            dropout=family.dropout,
-            net=family.net,
-            groups=family.groups,
-            make=make,
-        )
+        super().__init__(family, space, conditions, make)
         self.family = family
         self.few = family.few
         self.gauss = GaussianGuess(space.size)
