@@ -41,6 +41,7 @@ __all__ = [
     "Samples",
     "Scores",
     "Site",
+    "Spells",
     "Training",
     "Turn",
     "Unmasks",
@@ -59,7 +60,8 @@ class LogProb:
         value: (B,), summed over the event, in float32 at least.
         kind: "exact"; "lower_bound" (the true value is not lower, in expectation over the rows' noise);
             "estimate" (with `error`).
-        error: (B,) standard error of an estimate, else None.
+        error: (B,) standard error of `value` over the draws behind it, None where nothing is known of that: always
+            there for an estimate, possible for a bound (whose distance from the truth it does not say), never exact.
     """
 
     value: Tensor
@@ -205,6 +207,14 @@ class Scores(abc.ABC):
         """
 
 
+class Spells(abc.ABC):
+    """Says what each symbol of a sequence costs, given those before it."""
+
+    @abc.abstractmethod
+    def spell(self, batch: Batch, rows: Rows) -> Tensor:
+        """(B, T) of log p(x_t | x_1, ..., x_{t-1}, c) in nats; a row sums to its log_prob, and after an end all are 0."""
+
+
 class Encodes(abc.ABC):
     """Maps events to latent vectors."""
 
@@ -320,6 +330,7 @@ CAPABILITIES: dict[str, type] = {
         Counts,
         Samples,
         Scores,
+        Spells,
         Encodes,
         Decodes,
         Weighs,

@@ -61,11 +61,14 @@ class Tokens:
         vocab: symbols in the alphabet, or one number for each position (columns of a table).
         length: positions in one event (the longest, if `ends`).
         ends: symbol 0 ends the sequence and pads what follows.
+        running: events are windows of one long text, and a row's id is the place at which its window starts:
+            the first symbol is no beginning, and neighbouring windows overlap in all but one symbol.
     """
 
     vocab: int | tuple[int, ...]
     length: int
     ends: bool = False
+    running: bool = False
 
     def __post_init__(self) -> None:
         if isinstance(self.vocab, tuple) and len(self.vocab) != self.length:
@@ -77,6 +80,8 @@ class Tokens:
             raise BadInput(
                 f"Tokens(vocab={self.vocab}, length={self.length})", accepted="at least one position and one symbol"
             )
+        if self.running and (self.ends or isinstance(self.vocab, tuple)):
+            raise BadInput("Tokens of a running text end, or have an alphabet a position", accepted="one endless row")
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -183,7 +188,8 @@ def space_to_plain(space: Space) -> dict[str, Any]:
         }
     if isinstance(space, Tokens):
         vocab = list(space.vocab) if isinstance(space.vocab, tuple) else space.vocab
-        return {"space": "Tokens", "vocab": vocab, "length": space.length, "ends": space.ends}
+        plain = {"space": "Tokens", "vocab": vocab, "length": space.length, "ends": space.ends}
+        return {**plain, "running": True} if space.running else plain  # runs made before there was running text load
     fields = [
         {"name": f.name, "of": space_to_plain(f.space), "present": list(f.present) if f.present else None}
         for f in space.fields
@@ -204,9 +210,8 @@ def space_from_plain(plain: Mapping[str, Any]) -> Space:
         )
     if kind == "Tokens":
         vocab = plain["vocab"]
-        return Tokens(
-            tuple(vocab) if isinstance(vocab, list) else int(vocab), int(plain["length"]), bool(plain["ends"])
-        )
+        sizes = tuple(vocab) if isinstance(vocab, list) else int(vocab)
+        return Tokens(sizes, int(plain["length"]), bool(plain["ends"]), bool(plain.get("running", False)))
     if kind == "Mixed":
         fields = []
         for f in plain["fields"]:

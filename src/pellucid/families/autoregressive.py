@@ -30,6 +30,7 @@ from pellucid.core.capabilities import (
     Samples,
     Scores,
     Site,
+    Spells,
     Training,
     Turn,
 )
@@ -165,7 +166,7 @@ class AutoregressiveCache:
     ended: Tensor
 
 
-class AutoregressiveEngine(nn.Module, Learns, Samples, Scores, Predicts, Attends):
+class AutoregressiveEngine(nn.Module, Learns, Samples, Scores, Spells, Predicts, Attends):
     """One embedding table for all symbols of all positions, read by slices at both ends.
 
     With one alphabet a position the tables hold the sum of the alphabets' sizes; the loss visits position by position,
@@ -200,10 +201,13 @@ class AutoregressiveEngine(nn.Module, Learns, Samples, Scores, Predicts, Attends
         if self.training and self.family.dropout > 0.0:
             share, event = self.family.dropout, (2 * self.family.depth, self.body.width)
             keep = (rows.fork("dropout").uniform(*event) >= share) / (1.0 - share)
-        return -self._log_prob(batch.x, condition, keep) / self.space.length
+        return -self._log_prob(batch.x, condition, keep).sum(-1) / self.space.length
 
     def log_prob(self, batch: Batch, rows: Rows) -> LogProb:
-        return LogProb(self._log_prob(batch.x, batch.condition), "exact")
+        return LogProb(self._log_prob(batch.x, batch.condition).sum(-1), "exact")
+
+    def spell(self, batch: Batch, rows: Rows) -> Tensor:
+        return self._log_prob(batch.x, batch.condition)
 
     def settings(self) -> SymbolHow:
         return SymbolHow()
@@ -274,7 +278,7 @@ class AutoregressiveEngine(nn.Module, Learns, Samples, Scores, Predicts, Attends
         return self.body.attention(names.index(site.name), slots)
 
     def _log_prob(self, x: Tensor, condition: Condition, keep: Tensor | None = None) -> Tensor:
-        """(B,) in float32 at least; of symbols after the end nothing counts."""
+        """(B, T) in float32 at least; of symbols after the end nothing counts."""
         h = self._features(x[:, :-1], condition, keep)  # (B, T, width)
         if self.one_alphabet:
             each = _wide(self.head(h)).log_softmax(-1).gather(-1, x[..., None]).squeeze(-1)  # (B, T)
@@ -282,7 +286,7 @@ class AutoregressiveEngine(nn.Module, Learns, Samples, Scores, Predicts, Attends
             each = torch.stack([self._column_log_prob(h[:, t], x[:, t], t) for t in range(x.shape[1])], dim=1)
         if self.space.ends:
             each = torch.where(self._ended_before(x)[:, :-1], 0.0, each)
-        return each.sum(-1)
+        return each
 
     def _column_log_prob(self, h: Tensor, x: Tensor, t: int) -> Tensor:
         """h (B, width) and x (B,) of position t: (B,)."""

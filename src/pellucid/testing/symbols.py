@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from pellucid.core.batch import Condition
-from pellucid.core.capabilities import Attends, Predicts, Unmasks
+from pellucid.core.capabilities import Attends, Predicts, Scores, Spells, Unmasks
 from pellucid.core.space import Tokens
 from pellucid.testing.subject import Law, Subject, largest_gap, require
 
@@ -97,6 +97,22 @@ def predictions_ignore_other_rows(subject: Subject) -> None:
         require(torch.equal(one, other), f"'{name}' was read though it is not given")
 
 
+def spelling_sums_to_the_whole(subject: Subject) -> None:
+    """What the symbols of a row cost (B, T) is what the row costs, and is what the logits of each place say."""
+    engine, batch, space = subject.engine, subject.batch, tokens_of(subject)
+    assert isinstance(engine, Spells)
+    with torch.no_grad():
+        each = engine.spell(batch, subject.rows())
+    require(each.shape == (len(batch), space.length), f"shape {tuple(each.shape)}")
+    if isinstance(engine, Scores):
+        with torch.no_grad():
+            whole = engine.log_prob(batch, subject.rows()).value
+        require(largest_gap(each.sum(1), whole) <= CLOSE, "the symbols of a row do not add up to the row")
+    if isinstance(engine, Predicts):
+        said = asked(subject, batch.x[:, :-1]).log_softmax(-1).gather(-1, batch.x[..., None]).squeeze(-1)
+        require(largest_gap(each, said) <= CLOSE, "a symbol costs something else than its logits say")
+
+
 def filling_reads_only_what_is_known(subject: Subject) -> None:
     """Logits of missing symbols (B, T, V) do not depend on what stands at unknown positions."""
     engine, x, space = subject.engine, subject.batch.x, tokens_of(subject)
@@ -155,6 +171,7 @@ LAWS: tuple[Law, ...] = (
     Law(cached_steps_equal_the_full_pass, (Predicts,)),
     Law(an_end_is_final, (Predicts,)),
     Law(predictions_ignore_other_rows, (Predicts,)),
+    Law(spelling_sums_to_the_whole, (Spells,)),
     Law(filling_reads_only_what_is_known, (Unmasks,)),
     Law(attention_is_shared_out, (Attends,)),
 )
