@@ -21,14 +21,19 @@ CLOSE = 1e-3  # of float32 sums of some thousand exponentials; and of the quadra
 
 
 def log_probabilities_say_what_they_are(subject: Subject) -> None:
-    """Log-probabilities are (B,) in float32 or wider, of a kind that stays, with an error if they are estimates."""
+    """Log-probabilities are (B,) in float32 or wider, of a kind that stays; estimates have an error."""
     for many in (len(subject.batch), 1, 0):
         found = scored(subject, subject.batch.take(slice(0, many)))
         require(found.value.shape == (many,), f"values of shape {tuple(found.value.shape)} for {many} rows")
         require(found.value.dtype in (torch.float32, torch.float64), f"values in {found.value.dtype}")
         require(found.value.isfinite().all(), f"values {found.value.tolist()}")
         require(found.kind in ("exact", "lower_bound", "estimate"), f"kind '{found.kind}'")
-        require((found.error is not None) == (found.kind == "estimate"), f"{found.kind} with error {found.error}")
+        said = found.error is not None
+        require(said or found.kind != "estimate", "an estimate without an error")
+        require(not said or found.kind != "exact", f"exact, with error {found.error}")
+        if found.error is not None:
+            require(found.error.shape == (many,), f"errors of shape {tuple(found.error.shape)} for {many} rows")
+            require((found.error >= 0).all(), f"errors {found.error.tolist()}")
         require(found.kind == scored(subject, subject.batch).kind, "the kind depends on the batch")
 
 
