@@ -13,7 +13,8 @@ from pellucid.core.errors import BadInput
 from pellucid.core.rows import Rows
 from pellucid.core.space import Field, Mixed, Real, Space, Tokens
 from pellucid.core.trace import Silent
-from pellucid.families.vae import VAE, GridObservation, VAEEngine, VAEHow
+from pellucid.families.vae import VAE, VAEEngine, VAEHow
+from pellucid.nets.observation import LogisticObservation
 from tests.families.rowwise import CLASS, batch_of, check_rowwise, events, stir
 
 TABLE = Mixed(
@@ -35,7 +36,7 @@ def build(space: Space, family: VAE = SMALL) -> VAEEngine:
 
 def test_the_grid_observation_sums_to_one_over_the_levels() -> None:
     space = Real((1,), levels=17, low=0.0, high=16.0)
-    observation = GridObservation(space)
+    observation = LogisticObservation(space)
     said = 3.0 * Rows(0, torch.arange(50)).normal(2, dtype=torch.float64)
     levels = torch.arange(17, dtype=torch.float64)
     total = sum(observation.log_prob(said, level.expand(50, 1)).exp() for level in levels)
@@ -44,7 +45,7 @@ def test_the_grid_observation_sums_to_one_over_the_levels() -> None:
 
 def test_the_grid_observation_draws_what_it_says() -> None:
     space = Real((1,), levels=5)
-    observation, count = GridObservation(space), 20_000
+    observation, count = LogisticObservation(space), 20_000
     said = torch.tensor([[0.3, 0.8]], dtype=torch.float64).expand(count, 2)
     drawn = observation.draw(said, Rows(0, torch.arange(count)), 1.0)
     for level in (-1.0, -0.5, 0.0, 0.5, 1.0):

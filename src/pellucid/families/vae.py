@@ -15,8 +15,8 @@ With `grid` the latent is a small picture, one place for each square of pixels, 
 (Rombach et al. 2022, "High-resolution image synthesis with latent diffusion models", arXiv:2112.10752, section 3.1):
 the KL term then weighs little, so that the places keep what the item needs.
 
-What the decoder says depends on the space: a logistic on the grid for pictures of whole levels, a Gaussian for real
-numbers, a category for symbols; a table row has some of each.
+What the decoder says depends on the space (`nets/observation.py`): a logistic on the grid for pictures of whole levels,
+a Gaussian for real numbers, a category for symbols; a table row has some of each.
 """
 
 from __future__ import annotations
@@ -24,11 +24,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import logsigmoid
 
 from pellucid.core.batch import Batch, Condition
 from pellucid.core.capabilities import (
@@ -46,28 +45,31 @@ from pellucid.core.capabilities import (
     Turn,
     Weighs,
 )
-from pellucid.core.errors import BadInput
+from pellucid.core.errors import BadInput, nearest
 from pellucid.core.rows import Rows
-from pellucid.core.space import Field, Mixed, Real, Space, Tokens
+from pellucid.core.space import Mixed, Real, Space, Tokens
 from pellucid.core.trace import Trace
 from pellucid.nets.choose import is_picture
 from pellucid.nets.condition import ConditionEncoder, drop_conditions
 from pellucid.nets.convolution import ConvDecoder, ConvEncoder, map_size, refused_grid
 from pellucid.nets.inherit import inherit
 from pellucid.nets.mlp import MLP
+from pellucid.nets.observation import OBSERVATIONS, ObservationName, observation_of, refused_observation
 
-__all__ = [
-    "FieldsObservation",
-    "GaussianObservation",
-    "GridObservation",
-    "VAE",
-    "VAEEngine",
-    "VAEHow",
-    "observation_of",
-]
+__all__ = ["VAE", "VAEEngine", "VAEHow"]
 
+NetName: TypeAlias = Literal["convolution", "dense"]
+NETS: tuple[NetName, ...] = ("convolution", "dense")
+MOST: Mapping[str, int] = {  # what a desk can carry
+    "latent": 4096,
+    "channels": 64,  # of a latent grid: more than the pixels of its squares hold
+    "width": 4096,
+    "depth": 64,
+    "components": 32,
+    "importance": 100_000,
+}
+TOGETHER = 1024  # rows decoded at once for the importance-weighted bound
 MOST_NUMBERS = 65536  # in one event: a net for more would not fit a desk
-MOST_CHANNELS = 64  # of a latent grid: more than the pixels of its squares hold
 FEW = 10_000  # items that a net of the default size would learn by heart
 
 
@@ -99,13 +101,18 @@ class VAE(Family):
         grid: pixels along each side of the square that shares one place of a latent picture: 4 makes 1x28x28 a latent
             of `channels` x 7 x 7, for a diffusion `through` this model. None: one latent vector for the whole item.
         channels: numbers at each place of the grid.
+        net: "convolution" or "dense"; None: convolutions for pictures, dense for all else.
+        observation: what the decoder says of a number: "logistic" or "bernoulli" on whole levels, "gaussian" else.
+            None: the first that suits. A picture asked for as "gaussian" is dequantised first.
+        spread: standard deviation of every Gaussian, in the data's encoded units; None: learned for each number.
+        components: logistics in the mixture of each number.
         beta: weight of the KL term in training; above 1 the latent is tidier and the rebuilt item coarser. None: 1 for
             pictures; 0.5 for rows, which at 1 leave most of the latent vector unused for thousands of steps (on a
             census table 0.5 gave the better bound, too); 0.05 with a grid, whose own samples are then poor.
         free_bits: nats of KL that each latent direction may use without cost (Kingma et al. 2016, arXiv:1606.04934,
             eq. 15; there averaged over the batch, here row by row).
-        width, depth: channels and blocks a stage (pictures), or size and number of blocks (rows); None: by the space.
-        importance: latent draws K behind `log_prob`.
+        width, depth: channels and blocks a stage (convolutions), or size and number of blocks; None: by the space.
+        importance: latent draws K behind `log_prob`: with more the bound is tighter and takes as much longer.
         forget: share of rows whose conditions are dropped in training, so that the model also works without them.
     """
 
@@ -116,6 +123,10 @@ class VAE(Family):
     latent: int = 32
     grid: int | None = None
     channels: int = 4
+    net: NetName | None = None
+    observation: ObservationName | None = None
+    spread: float | None = None
+    components: int = 1
     beta: float | None = None
     free_bits: float = 0.0
     width: int | None = None
@@ -124,14 +135,19 @@ class VAE(Family):
     forget: float = 0.1
 
     def __post_init__(self) -> None:
-        sizes = {"latent": self.latent, "width": self.width, "depth": self.depth, "importance": self.importance}
-        for name, value in sizes.items():
-            if value is not None and value < 1:
-                raise BadInput(f"{name} is {value}", accepted="1 or more")
+        for name, most in MOST.items():
+            value = getattr(self, name)
+            if value is not None and not 1 <= value <= most:
+                raise BadInput(f"{name} is {value}", accepted=f"1 to {most}")
         if wanted := refused_grid(self.grid):
             raise BadInput(f"grid is {self.grid}", accepted=wanted, why="Each stage of the encoder halves the sides.")
-        if not 1 <= self.channels <= MOST_CHANNELS:
-            raise BadInput(f"channels is {self.channels}", accepted=f"1 to {MOST_CHANNELS}")
+        for name, value, accepted in (("net", self.net, NETS), ("observation", self.observation, OBSERVATIONS)):
+            if value is not None and value not in accepted:
+                raise BadInput(f"{name} is {value!r}", accepted=", ".join(accepted), next=nearest(str(value), accepted))
+        if self.grid is not None and self.net == "dense":
+            raise BadInput("net is 'dense' with a grid", accepted="convolution", why="Only they keep places apart.")
+        if self.spread is not None and not 0.0 < self.spread < math.inf:
+            raise BadInput(f"spread is {self.spread}", accepted="a finite number above 0")
         for name, share in {"beta": self.beta, "free_bits": self.free_bits}.items():
             if share is not None and not 0.0 <= share < math.inf:
                 raise BadInput(f"{name} is {share}", accepted="0 or more")
@@ -148,7 +164,12 @@ class VAE(Family):
             return Refusal("a field has different lengths from row to row")
         if space.size > MOST_NUMBERS:
             return Refusal(f"one item has {space.size} numbers, at most {MOST_NUMBERS} are taken")
-        if self.grid is not None and not (isinstance(space, Real) and is_picture(space)):
+        if refused := refused_observation(space, self.observation):
+            return Refusal(refused)
+        picture = isinstance(space, Real) and is_picture(space)
+        if self.net == "convolution" and not picture:
+            return Refusal("convolutions need channels, a height and a width", instead="vae with net=dense")
+        if self.grid is not None and not picture:
             return Refusal(
                 "a latent grid lies over pictures, and these items have no sides", instead="vae without grid"
             )
@@ -194,20 +215,24 @@ class VAEEngine(nn.Module, Learns, Samples, Scores, Encodes, Decodes, Weighs):
 
     def __init__(self, family: VAE, space: Space, conditions: Mapping[str, Space]) -> None:
         super().__init__()
-        self.family, self.space, self.picture = family, space, isinstance(space, Real) and is_picture(space)
+        self.family, self.space = family, space
+        self.picture = isinstance(space, Real) and is_picture(space)
+        self.convolves = self.picture and family.net != "dense"
         self.beta = family.beta if family.beta is not None else 0.05 if family.grid else 1.0 if self.picture else 0.5
         sides = () if family.grid is None else map_size(space.shape, family.grid)
         self.shape = (family.channels, *sides) if sides else (family.latent,)  # of one latent
         self.numbers = math.prod(self.shape)
-        self.observation = observation_of(space)
-        steer = 64
+        self.observation = observation_of(space, family.observation, spread=family.spread, components=family.components)
+        steer = 64 if conditions else 0
         self.condition = ConditionEncoder(conditions, steer)
-        self.region = nn.Linear(steer, 2 * self.numbers)  # centre and log-spread of the condition's region
-        nn.init.zeros_(self.region.weight)
-        nn.init.zeros_(self.region.bias)
+        self.region: nn.Linear | None = None  # centre and log-spread of the condition's region
+        if conditions:
+            self.region = nn.Linear(steer, 2 * self.numbers)
+            nn.init.zeros_(self.region.weight)
+            nn.init.zeros_(self.region.bias)
         self.encoder: nn.Module
         self.decoder: nn.Module
-        if self.picture:
+        if self.convolves:
             width, depth = family.width or (64 if min(space.shape[1:]) < 16 else 32), family.depth or 1
             shape = (space.shape[0], *space.shape[1:])
             # A grid holds the item itself and is asked without conditions by what is trained through it.
@@ -216,11 +241,10 @@ class VAEEngine(nn.Module, Learns, Samples, Scores, Encodes, Decodes, Weighs):
             shape = (shape[0] * self.observation.copies, *shape[1:])
             self.decoder = ConvDecoder(each, shape, width=width, depth=depth, steer=steer, squeeze=family.grid)
         else:
-            width, depth = family.width or 256, family.depth or 2
-            self.encoder = MLP(self.observation.inputs, 2 * family.latent, width=width, depth=depth, steer=steer)
-            self.decoder = MLP(
-                family.latent, self.observation.outputs, width=width, depth=depth, steer=steer, zero=True
-            )
+            width, depth = family.width or (512 if self.picture else 256), family.depth or 2
+            inputs, outputs = self.observation.inputs, self.observation.outputs
+            self.encoder = MLP(inputs, 2 * family.latent, width=width, depth=depth, steer=steer)
+            self.decoder = MLP(family.latent, outputs, width=width, depth=depth, steer=steer, zero=True)
 
     def turns(self) -> tuple[Turn, ...]:
         return (Turn("bound", list(self.parameters()), self.losses),)
@@ -236,17 +260,29 @@ class VAEEngine(nn.Module, Learns, Samples, Scores, Encodes, Decodes, Weighs):
         return (self.beta * kl - said) / self.space.size
 
     def log_prob(self, batch: Batch, rows: Rows) -> LogProb:
-        """log 1/K sum_k p(x, z_k) / q(z_k | x), z_k ~ q           Burda et al. 2016, arXiv:1509.00519, eq. 8"""
+        """log 1/K sum_k w_k, w_k = p(x, z_k) / q(z_k | x), z_k ~ q      Burda et al. 2016, arXiv:1509.00519, eq. 8
+
+        A lower bound in expectation over the draws, which nears log p(x | c) as K grows. Its error is the spread of the
+        mean over draws, sd(w) / (sqrt(K) mean(w)): what another set of draws would change. How far the bound lies below
+        the truth it does not say, and where few draws carry all the weight it is too small. None for K = 1.
+        """
         mean, log_spread = self._posterior(batch.x, batch.condition)
-        weights = []
-        for k in range(self.family.importance):
-            noise = rows.fork("importance", k).normal(self.numbers, dtype=mean.dtype)
-            z = mean + log_spread.exp() * noise
-            said = self.observation.log_prob(self._said(z, batch.condition), batch.x)
+        many, parts = self.family.importance, []
+        step = max(1, TOGETHER // max(1, len(batch)))
+        for k in range(0, many, step):
+            times = min(step, many - k)
+            noise = torch.stack([rows.fork("importance", k + i).normal(self.numbers, dtype=mean.dtype)
+                                 for i in range(times)], dim=1)  # (B, times, numbers)  # fmt: skip
+            z = mean[:, None] + log_spread.exp()[:, None] * noise
+            said = self._said(z.flatten(0, 1), batch.condition.repeat(times))
+            said = self.observation.log_prob(said, batch.x.repeat_interleave(times, 0)).unflatten(0, (-1, times))
             # log N(z; 0, I) - log N(z; mean, spread): the constants cancel
-            weights.append(said + (0.5 * noise.square() + log_spread - 0.5 * z.square()).sum(-1))
-        value = torch.stack(weights).logsumexp(0) - math.log(self.family.importance)
-        return LogProb(value, "lower_bound")
+            parts.append(said + (0.5 * noise.square() + log_spread[:, None] - 0.5 * z.square()).sum(-1))
+        log_w = torch.cat(parts, dim=1)  # (B, K)
+        value = log_w.logsumexp(1) - math.log(many)
+        share = (log_w - value[:, None]).exp()  # of mean 1
+        error = None if many == 1 else ((share - 1).square().mean(1) / (many - 1)).sqrt()
+        return LogProb(value, "lower_bound", error)
 
     def settings(self) -> VAEHow:
         return VAEHow(mean=self.picture)
@@ -287,221 +323,29 @@ class VAEEngine(nn.Module, Learns, Samples, Scores, Encodes, Decodes, Weighs):
         """Mean and logarithm of the spread of q(z | x, c), each (B, numbers): a grid is read channel by channel."""
         h = self.observation.read(x)
         vector = self.condition(condition, h)
-        out = self.encoder(h.reshape(-1, *self.space.shape) if self.picture else h, vector)
+        out = self.encoder(h.reshape(-1, *self.space.shape) if self.convolves else h, vector)
         mean, log_spread = _wide(out.flatten(1)).chunk(2, dim=-1)
         log_spread = 6.0 * torch.tanh(log_spread / 6.0)  # keeps a first wild step finite
-        centre, log_size = self._region(vector)
+        if self.region is None:
+            return mean, log_spread
+        centre, log_size = self._region(vector, self.region)
         return (mean - centre) * (-log_size).exp(), log_spread - log_size
 
     def _said(self, z: Tensor, condition: Condition) -> Tensor:
         """What the decoder says about the item: (B, outputs)."""
         vector = self.condition(condition, z)
-        centre, log_size = self._region(vector)
-        z = (centre + log_size.exp() * z).reshape(-1, *self.shape)
-        return _wide(self.decoder(z, vector).flatten(1))
+        if self.region is not None:
+            centre, log_size = self._region(vector, self.region)
+            z = centre + log_size.exp() * z
+        return _wide(self.decoder(z.reshape(-1, *self.shape), vector).flatten(1))
 
-    def _region(self, vector: Tensor) -> tuple[Tensor, Tensor]:
+    def _region(self, vector: Tensor, region: nn.Linear) -> tuple[Tensor, Tensor]:
         """Centre and logarithm of the spread of the condition's region, each (B, numbers)."""
-        centre, log_size = _wide(self.region(vector)).chunk(2, dim=-1)
+        centre, log_size = _wide(region(vector)).chunk(2, dim=-1)
         return centre, 3.0 * torch.tanh(log_size / 3.0)
 
 
-def observation_of(space: Space) -> GridObservation | GaussianObservation | FieldsObservation:
-    """What a decoder says about items of this space."""
-    if isinstance(space, Mixed):
-        return FieldsObservation(space)
-    if isinstance(space, Real):
-        return GaussianObservation(space) if space.levels is None else GridObservation(space)
-    raise BadInput(f"the space is {space}", accepted="Real, Mixed")
-
-
-class GridObservation(nn.Module):
-    """A logistic around a centre, cut into the cells of a grid; the outermost cells take the tails.
-
-    P(x) = sigmoid((x + step/2 - mu) / s) - sigmoid((x - step/2 - mu) / s)
-                                        Salimans et al. 2017 (PixelCNN++), https://arxiv.org/abs/1701.05517, eq. 2
-
-    with one component; centre mu and scale s of each number come from the decoder.
-
-    Args:
-        space: Real with levels. Parameters are (B, 2 * size): centres, then logarithms of scales, in half-ranges.
-    """
-
-    copies = 2
-
-    def __init__(self, space: Real) -> None:
-        super().__init__()
-        self.space, self.inputs, self.outputs = space, space.size, 2 * space.size
-        self.middle, self.reach = (space.low + space.high) / 2, (space.high - space.low) / 2
-        self.cell = space.step / self.reach
-
-    def read(self, x: Tensor) -> Tensor:
-        """(B, *event) to (B, size) between -1 and 1."""
-        return (x.flatten(1) - self.middle) / self.reach
-
-    def log_prob(self, said: Tensor, x: Tensor) -> Tensor:
-        """(B,) log-probability of the levels."""
-        mu, log_s = self._logistic(said)
-        x, s = self.read(x).to(mu), log_s.exp()
-        above, below = (x + self.cell / 2 - mu) / s, (x - self.cell / 2 - mu) / s
-        # sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - e^(b - a)), which never cancels
-        inside = logsigmoid(above) + logsigmoid(-below) + torch.log(-torch.expm1(-self.cell / s))
-        edge = self.cell / 4
-        each = torch.where(x < -1 + edge, logsigmoid(above), torch.where(x > 1 - edge, logsigmoid(-below), inside))
-        return each.sum(-1)
-
-    def centre(self, said: Tensor) -> Tensor:
-        """(B, *event) the median."""
-        mu, _ = self._logistic(said)
-        return self._event(mu)
-
-    def draw(self, said: Tensor, rows: Rows, temperature: float) -> Tensor:
-        """(B, *event) on the grid."""
-        mu, log_s = self._logistic(said)
-        noise = rows.uniform(self.space.size, dtype=mu.dtype).logit()  # standard logistic
-        x = self._event(mu + temperature * log_s.exp() * noise)
-        return ((x - self.space.low) / self.space.step).round() * self.space.step + self.space.low
-
-    def _logistic(self, said: Tensor) -> tuple[Tensor, Tensor]:
-        mu, log_s = said.chunk(2, dim=-1)
-        return mu, (log_s - 2.0).clamp_min(-7.0)  # e^-7: as narrow as makes any difference on 256 levels
-
-    def _event(self, mu: Tensor) -> Tensor:
-        x = mu.clamp(-1, 1) * self.reach + self.middle
-        return x.reshape(-1, *self.space.shape)
-
-
-class GaussianObservation(nn.Module):
-    """N(x; mu, s^2): centres mu (B, size) from the decoder, one learned scale s for each dimension.
-
-    Args:
-        space: continuous Real.
-    """
-
-    copies = 1
-
-    def __init__(self, space: Real) -> None:
-        super().__init__()
-        self.space, self.inputs, self.outputs = space, space.size, space.size
-        self.log_s = nn.Parameter(torch.full((space.size,), -0.5))
-
-    def read(self, x: Tensor) -> Tensor:
-        """(B, *event) to (B, size)."""
-        return x.flatten(1)
-
-    def each(self, said: Tensor, x: Tensor) -> Tensor:
-        """(B, size) log-density of each number."""
-        log_s = self._scale(said)
-        return -0.5 * ((x.flatten(1).to(said) - said) / log_s.exp()).square() - log_s - 0.5 * math.log(2 * math.pi)
-
-    def log_prob(self, said: Tensor, x: Tensor) -> Tensor:
-        """(B,) log-density."""
-        return self.each(said, x).sum(-1)
-
-    def centre(self, said: Tensor) -> Tensor:
-        """(B, *event)."""
-        return said.reshape(-1, *self.space.shape)
-
-    def draw(self, said: Tensor, rows: Rows, temperature: float) -> Tensor:
-        """(B, *event)."""
-        noise = rows.normal(self.space.size, dtype=said.dtype)
-        return self.centre(said + temperature * self._scale(said).exp() * noise)
-
-    def _scale(self, said: Tensor) -> Tensor:
-        return self.log_s.to(said).clamp(-6.0, 4.0)  # a density on constant columns would grow without end
-
-
-class FieldsObservation(nn.Module):
-    """A row of a table: each field is independent given the latent vector.
-
-    Reals are Gaussian and count only where they are present; symbols are categories. Parameters are (B, outputs): all
-    reals first, then the logits of each symbol, field by field.
-
-    Args:
-        space: Mixed.
-    """
-
-    copies = 1
-
-    def __init__(self, space: Mixed, embed: int = 8) -> None:
-        super().__init__()
-        self.space = space
-        self.reals = [f for f in space.fields if isinstance(f.space, Real)]
-        self.symbols = [f for f in space.fields if isinstance(f.space, Tokens)]
-        self.numbers = sum(f.space.size for f in self.reals)
-        sizes = [n for f in self.symbols for n in _tokens(f).sizes]
-        self.sizes = sizes
-        self.gaussian = GaussianObservation(Real((max(1, self.numbers),)))
-        self.embed = nn.Embedding(max(1, sum(sizes)), embed)
-        self.register_buffer("start", torch.tensor([0, *sizes[:-1]]).cumsum(0), persistent=False)
-        self.inputs, self.outputs = self.numbers + embed * len(sizes), self.numbers + sum(sizes)
-
-    def read(self, x: Tensor) -> Tensor:
-        """(B, size) to (B, inputs): numbers, then an embedding of each symbol."""
-        numbers, symbols, _ = self._parts(x)
-        if not self.sizes:
-            return numbers
-        embedded = self.embed(symbols + self.get_buffer("start")).flatten(1)
-        return torch.cat((numbers.to(embedded), embedded), dim=-1)
-
-    def log_prob(self, said: Tensor, x: Tensor) -> Tensor:
-        """(B,)"""
-        numbers, symbols, there = self._parts(x)
-        total = said.new_zeros(said.shape[0])
-        if self.reals:
-            total = total + torch.where(there, self.gaussian.each(said[:, : self.numbers], numbers), 0.0).sum(-1)
-        for column, logits in enumerate(self._logits(said)):
-            picked = logits.log_softmax(-1).gather(1, symbols[:, column, None])
-            total = total + picked.squeeze(1)
-        return total
-
-    def centre(self, said: Tensor) -> Tensor:
-        """(B, size): mean of each number, likeliest symbol of each column."""
-        return self._join(said[:, : self.numbers], [logits.argmax(-1) for logits in self._logits(said)])
-
-    def draw(self, said: Tensor, rows: Rows, temperature: float) -> Tensor:
-        """(B, size)"""
-        numbers = said[:, : self.numbers]
-        if self.reals:
-            numbers = self.gaussian.draw(numbers, rows.fork("numbers"), temperature)
-        symbols = []
-        for column, logits in enumerate(self._logits(said)):
-            cold = logits / max(temperature, 1e-6)
-            symbols.append(rows.fork("symbol", column).categorical(cold))
-        return self._join(numbers, symbols)
-
-    def _logits(self, said: Tensor) -> tuple[Tensor, ...]:
-        return said[:, self.numbers :].split(self.sizes, dim=-1) if self.sizes else ()
-
-    def _parts(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Numbers (B, N), symbols (B, S) int64, and where numbers are present (B, N) bool."""
-        parts = self.space.split(x)
-        empty = x[:, :0]
-        numbers = torch.cat([empty, *(parts[f.name].flatten(1) for f in self.reals)], dim=-1)
-        symbols = torch.cat([empty.long(), *(parts[f.name] for f in self.symbols)], dim=-1)
-        there = [self.space.present(parts, f)[:, None].expand(-1, f.space.size) for f in self.reals]
-        return numbers, symbols, torch.cat([empty.bool(), *there], dim=-1)
-
-    def _join(self, numbers: Tensor, symbols: list[Tensor]) -> Tensor:
-        """Numbers (B, N) and one (B,) a symbol column to an event, absent numbers at 0."""
-        parts: dict[str, Tensor] = {}
-        columns = iter(symbols)
-        for f in self.symbols:
-            parts[f.name] = torch.stack([next(columns) for _ in range(f.space.size)], dim=-1)
-        widths = [f.space.size for f in self.reals]
-        for f, value in zip(self.reals, numbers.split(widths, dim=-1) if widths else (), strict=True):
-            parts[f.name] = value
-        for f in self.reals:
-            parts[f.name] = torch.where(self.space.present(parts, f)[:, None], parts[f.name], 0.0)
-        return self.space.join(parts)
-
-
 VAE.engine = VAEEngine
-
-
-def _tokens(field: Field) -> Tokens:
-    assert isinstance(field.space, Tokens)
-    return field.space
 
 
 def _wide(x: Tensor) -> Tensor:

@@ -51,11 +51,11 @@ from pellucid.core.rows import Rows
 from pellucid.core.space import Mixed, Real, Space, Tokens
 from pellucid.core.trace import Trace
 from pellucid.families.autoregressive import Autoregressive, AutoregressiveEngine, SymbolHow
-from pellucid.families.vae import observation_of
 from pellucid.nets.choose import is_picture
 from pellucid.nets.convolution import ConvDecoder, ConvEncoder, map_size, refused_grid
 from pellucid.nets.inherit import inherit
 from pellucid.nets.mlp import MLP
+from pellucid.nets.observation import observation_of
 
 __all__ = ["VQ", "VQEngine", "VQHow"]
 
