@@ -26,7 +26,7 @@ def peers_python() -> Path:
 
 
 def _command(script: str, what: str, job: Path) -> list[str]:
-    python = sys.executable if script == OURS else str(peers_python())
+    python = sys.executable if script.startswith("pellucid_") else str(peers_python())
     return [python, str(HERE / script), what, str(job)]
 
 
