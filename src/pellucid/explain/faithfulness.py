@@ -17,6 +17,8 @@ class Faithfulness:
     question: what was tested, in one plain sentence. score: of the explanation, with its interval.
     ceiling: the best that could be expected. baseline: what the cheapest alternative scores.
     alternative: what that is. share: of the ceiling that the score must reach.
+    margin: score minus baseline, question by question, where both answered the same ones; such a paired difference is
+        sharper than two intervals side by side, and decides instead of them.
 
     >>> sure, guess = Interval(0.97, 0.93, 0.99, 64), Interval(0.1, 0.05, 0.2, 64)
     >>> Faithfulness("Does it hold?", sure, 0.98, guess, "a guess").passed
@@ -31,11 +33,13 @@ class Faithfulness:
     baseline: Interval
     alternative: str
     share: float = 0.9
+    margin: Interval | None = None
 
     @property
     def passed(self) -> bool:
         """Clearly above the baseline, and near enough to the ceiling."""
-        return self.score.low > self.baseline.high and self.score.value >= self.share * self.ceiling
+        above = self.score.low > self.baseline.high if self.margin is None else self.margin.low > 0.0
+        return above and self.score.value >= self.share * self.ceiling
 
     def verdict(self) -> Verdict:
         """The judgement with its numbers."""
@@ -44,6 +48,9 @@ class Faithfulness:
             f"{self.alternative} {self.baseline.value:.2f} [{self.baseline.low:.2f}, {self.baseline.high:.2f}], "
             f"n = {self.score.n:,}"
         )
+        if self.margin is not None:
+            paired = f"{self.margin.value:.2f} [{self.margin.low:.2f}, {self.margin.high:.2f}]"
+            numbers += f", difference {paired} where both answered the same"
         if self.passed:
             return Verdict("ok", f"Faithfulness check passed. {self.question} {_capital(numbers)}.")
         return Verdict(
@@ -59,7 +66,7 @@ class Faithfulness:
                 (self.score.value, self.baseline.value),
                 (self.score.low, self.baseline.low),
                 (self.score.high, self.baseline.high),
-                caption="Faithfulness check, with 95% Wilson intervals.",
+                caption="Faithfulness check, with 95% intervals.",
                 markers=(Marker(self.ceiling, "ceiling"),),
             ),
         )
