@@ -51,12 +51,14 @@ FAMILIES: dict[str, str] = {
 DOMAINS: dict[str, str] = {
     "images": "pellucid.domains.images:Images",
     "table": "pellucid.domains.tables:Tables",
+    "text": "pellucid.domains.texts:Texts",
 }
 """kind of data -> its domain."""
 
 CODECS: dict[str, str] = {
     "images": "pellucid.domains.images:ImageCodec",
     "table": "pellucid.domains.tables:TableCodec",
+    "text": "pellucid.domains.texts:TextCodec",
 }
 """kind of data -> the codec that its domain learns."""
 

@@ -29,9 +29,11 @@ from pellucid.core.space import space_to_plain
 from pellucid.core.weights import pour
 from pellucid.domains.frames import TableData
 from pellucid.domains.held import in_file
-from pellucid.domains.pictures import Pictures
+from pellucid.domains.kinds import kind_of_data
 from pellucid.domains.read import NAMED, read, require_items
 from pellucid.domains.streamed import Streamed, examples_of
+from pellucid.domains.text_files import TextData
+from pellucid.domains.texts import TextCodec
 from pellucid.model import Data, Draw, Fitted, build, finish, from_bundle, load, versions, write_setup
 from pellucid.training.adapt import Adapt, moved_by
 from pellucid.training.checkpoint import Checkpoints
@@ -43,7 +45,7 @@ from pellucid.training.previews import Previews
 from pellucid.training.threads import choose_threads, threads
 from pellucid.training.watch import CopyRatio, Watch
 
-__all__ = ["bridge_for", "data_of", "fit", "resume", "split"]
+__all__ = ["bridge_for", "data_of", "fit", "halves", "resume", "split"]
 
 LEARNING_NUMBERS = 2**22  # in the rows that a bridge learns from where not all are in memory
 LARGEST_HELD_OUT = 5000  # rows kept aside while fitting: enough for a watch, few enough to spare
@@ -59,6 +61,13 @@ def split(n: int, held_out: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     order = np.random.default_rng([seed, n] if seed >= 0 else [-seed, n, 1]).permutation(n)
     k = round(n * held_out)
     return np.sort(order[k:]), np.sort(order[:k])
+
+
+def halves(data: Data, held_out: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Places of the items to learn from and to hold out: at random, but of a running text its last share."""
+    if isinstance(data, TextData) and data.form == "running":
+        return data.halves(held_out)
+    return split(len(data), held_out, seed)
 
 
 def fit(
@@ -81,6 +90,7 @@ def fit(
     kind: str = "auto",
     kinds: Mapping[str, str] | None = None,
     size: int | None = None,
+    text: Mapping[str, object] | None = None,
     held_out: float = 0.1,
     precision: str = "auto",
     device: str = "auto",
@@ -103,8 +113,8 @@ def fit(
         objective: turns that replace the engine's own: a name from `objectives()` with its `objective_settings`, or
             an Objective, which a stopped run cannot go on with unless the catalogue knows its class.
         training: how to train, instead of the family's own way.
-        target, kind, kinds, size: as in `read`.
-        held_out: share of the items (at most 5,000) that training does not see.
+        target, kind, kinds, size, text: as in `read`.
+        held_out: share of the items (at most 5,000) that training does not see; of a running text its last share.
         precision: "float32", "bfloat16" for faster matrix work, or "auto": bfloat16 for pictures of 16 pixels or
             more where the processor computes with it. device: "auto", "cpu" or "cuda".
         checkpoint_every: steps between two checkpoints (shards have one each); every 30 seconds when None.
@@ -133,17 +143,21 @@ def fit(
     out = Path(out) if out is not None else None
     if out is not None:
         check_free(out, force)
-    if isinstance(data, (Pictures, TableData)):
-        if given := [k for k, v in {"target": target, "kinds": kinds, "size": size}.items() if v is not None]:
+    source: dict[str, Any] | None = None
+    if isinstance(data, Data):
+        asked = {"target": target, "kinds": kinds, "size": size, "text": text}
+        if given := [k for k, v in asked.items() if v is not None]:
             raise BadInput(f"{', '.join(given)} came with data that was read already", next="Give it to read.")
-        source = None
     else:
         path = Path(data).resolve() if _is_path(data) else None
-        if isinstance(data, str) and data in NAMED and kind != "table":  # names pictures, no file
+        if isinstance(data, str) and data in NAMED and kind in ("auto", "images"):  # names pictures, no file
             path = Path(data)
-        source = {"path": str(path), "kind": kind, "target": target, "kinds": dict(kinds or {}), "size": size}
-        source = source if path is not None else None
-        found = read(data, kind=kind, target=target, kinds=kinds, size=size)  # type: ignore[arg-type]
+        if base is not None and isinstance(base.codec, TextCodec):
+            text = {**base.codec.reading(), **(text or {})}
+        if path is not None:
+            source = {"path": str(path), "kind": kind, "target": target, "kinds": dict(kinds or {}), "size": size}
+            source["text"] = dict(text or {})
+        found = read(data, kind=kind, target=target, kinds=kinds, size=size, text=text)  # type: ignore[arg-type]
         if base is not None and size is None and (fitting := fitting_options(base.codec, found)):
             fitting = {**fitting, "kinds": {**fitting.get("kinds", {}), **(kinds or {})}}
             found = read(data, **{"kind": kind, "target": target, **fitting})  # type: ignore[arg-type]
@@ -152,15 +166,16 @@ def fit(
     for notice in data.notices:
         run.emit(notice)
     require_items(data)
-    share = min(held_out, LARGEST_HELD_OUT / len(data))
-    kept, aside = split(len(data), share, seed)
+    running = isinstance(data, TextData) and data.form == "running"
+    share = held_out if running else min(held_out, LARGEST_HELD_OUT / len(data))
+    kept, aside = halves(data, share, seed)
     if not len(kept):
         raise BadInput(f"held_out is {held_out}, which leaves none of {len(data)} items to learn from")
     older = base or through  # its columns or classes, in its order, are those that its weights know
-    codec = older.codec if older is not None else domain_class(_kind(data))().learn(data)
-    if codec.kind != _kind(data):
+    codec = older.codec if older is not None else domain_class(kind_of_data(data))().learn(data)
+    if codec.kind != kind_of_data(data):
         role = "go on from" if base is not None else "learn through"
-        raise BadInput(f"the data is of kind {_kind(data)}", accepted=f"{codec.kind}, as the model to {role}")
+        raise BadInput(f"the data is of kind {kind_of_data(data)}", accepted=f"{codec.kind}, as the model to {role}")
     added: dict[str, list[str]] = {}
     if base is not None:
         if unused := require_fit(codec, data):
@@ -278,7 +293,7 @@ def resume(
             why="Another device would give another result.",
             next="Resume it where there is one, or fit anew.",
         )
-    data = data if isinstance(data, (Pictures, TableData)) else _reread(bundle, data)
+    data = data if isinstance(data, Data) else _reread(bundle, data)
     _check_same(data, recipe, folder.name)
     model.data, model.folder = data, folder
     run.device, run.precision = recipe["device"], recipe["precision"]
@@ -291,7 +306,7 @@ def resume(
     elif recipe["base"] is not None:
         raise BadBundle(f"'{folder.name}' lacks start.safetensors, the weights that it started from")
     model.engine = model.engine.to(run.device)
-    kept, aside = split(len(data), recipe["held_out"], recipe["seed"])
+    kept, aside = halves(data, recipe["held_out"], recipe["seed"])
     learning, held = examples_of(model.codec, data, kept), examples_of(model.codec, data, aside)
     began = None
     if recipe["base"] is not None:
@@ -337,6 +352,7 @@ def _reread(bundle: Bundle, moved: str | Path | None) -> Data:
     except BadInput as error:
         raise BadBundle(f"'{name}/source.json' does not say where the data is", why=str(error)) from error
     options = {"kind": source.kind, "target": source.target, "kinds": dict(source.kinds) or None, "size": source.size}
+    options |= {"text": dict(source.text) or None}
     path = source.path if moved is None else moved
     try:
         return read(path, **options)  # type: ignore[arg-type]
@@ -420,7 +436,7 @@ def _watchers(model: Fitted, held: Examples, run: Run) -> list[Watch]:
     """Who looks at the model while it learns; nobody where there is nobody to tell."""
     if not isinstance(model.engine, Samples) or (model.folder is None and not run.listeners):
         return []
-    folder, ending = model.folder, ".png" if model.codec.kind == "images" else ".csv"
+    folder, ending = model.folder, {"images": ".png", "text": ".txt"}.get(model.codec.kind, ".csv")
 
     def draw(ids: Sequence[int]) -> Draw:
         return model.sample(ids=ids, seed=model.recipe["seed"])
@@ -556,10 +572,8 @@ def _device(asked: str) -> str:
 
 def _size(data: Data) -> int:
     """Bytes of items in memory; pictures in a file take none."""
-    if isinstance(data, Pictures):
-        return 0 if in_file(data.pixels) else data.pixels.nbytes
-    return int(data.frame.memory_usage(deep=True).sum())
-
-
-def _kind(data: Data) -> str:
-    return "images" if isinstance(data, Pictures) else "table"
+    if isinstance(data, TableData):
+        return int(data.frame.memory_usage(deep=True).sum())
+    if isinstance(data, TextData):
+        return data.nbytes()
+    return 0 if in_file(data.pixels) else data.pixels.nbytes

@@ -39,8 +39,7 @@ from pellucid.core.space import space_from_plain, space_to_plain, zeros
 from pellucid.core.trace import Silent, Trace
 from pellucid.core.weights import bounded, check_weights, pour, state_of, write_tensors
 from pellucid.domains.bridges.latent import rebuild
-from pellucid.domains.frames import TableData
-from pellucid.domains.pictures import Pictures
+from pellucid.domains.kinds import Data
 from pellucid.domains.write import write_items
 
 __all__ = [
@@ -57,7 +56,6 @@ __all__ = [
     "write_setup",
 ]
 
-Data = Pictures | TableData
 Where = Mapping[str, object]
 Said = tuple[Where, Where]  # what items shall be, and what they shall be unlike
 CANDIDATES = 200  # rejection sampling gives up after this many candidates for each asked row (and 20,000 in all)
@@ -88,7 +86,7 @@ class Draw:
         return self.x.shape[0]
 
     def save(self, path: str | Path, *, force: bool = False) -> Path:
-        """Write the items; the ending decides the form (a folder, .npz, .png | .csv, .tsv, .parquet)."""
+        """Write the items; the ending decides the form (a folder, .npz, .png | .csv, .tsv, .parquet | .txt)."""
         return write_items(self.items, path, force=force)
 
     def report(self) -> Report:

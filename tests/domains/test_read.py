@@ -141,9 +141,9 @@ def test_tables_beside_pictures_do_not_mislead(photos: Path) -> None:
 
 
 def test_what_has_no_kind_is_refused(tmp_path: Path, photos: Path, refuses: Refuses) -> None:
-    (tmp_path / "poem.txt").write_text("roses are red\n")
-    with refuses(r"ending '.txt', which says nothing.*kind='table'"):
-        read(tmp_path / "poem.txt")
+    (tmp_path / "poem.odd").write_text("roses are red\n")
+    with refuses(r"ending '.odd', which says nothing.*kind='table'"):
+        read(tmp_path / "poem.odd")
     with refuses("is one picture.*folder"):
         read(photos / "01.png")
     (tmp_path / "photos.zip").write_bytes(b"PK\x03\x04 and so on")

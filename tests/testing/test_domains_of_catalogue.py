@@ -18,6 +18,7 @@ from pellucid.core.rows import Rows
 from pellucid.domains.frames import TableData, read_table
 from pellucid.domains.images import ImageCodec, Images
 from pellucid.domains.pictures import Pictures
+from pellucid.domains.text_files import text_of
 from pellucid.testing import LawBroken, check_domain
 
 
@@ -51,6 +52,14 @@ def table(rows: int = 211) -> TableData:
 ITEMS: dict[str, list[Callable[[], Any]]] = {
     "images": [pictures, lambda: pictures(17, 1)],
     "table": [table, lambda: read_table(table().frame[["weight", "sex"]])],
+    "text": [
+        lambda: text_of(["Ada", "B", "Zoë O'Neill"]),
+        lambda: text_of(["to be or not", "to be, né?"], unit="words").take([0, 1, 1]),
+        lambda: text_of(["Zoë", "中", "a b"], unit="bytes"),
+        lambda: text_of("It was the best of times,\nit was the worst of times — née Ω.\n" * 3, window=7),
+        lambda: text_of("so much depends upon a red wheel barrow " * 20, unit="words", window=5).take([3, 0, 9, 50]),
+        lambda: text_of("Straße, 中文. " * 20, unit="bytes", window=6),
+    ],
 }
 
 

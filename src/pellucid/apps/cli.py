@@ -61,7 +61,15 @@ RunFolder = Annotated[
     Path, typer.Argument(metavar="RUN", help="A run folder that `pellucid fit --out` made.", show_default=False)
 ]
 Target = Annotated[str | None, typer.Option(help="Column (or array of labels) that the model is conditioned on.")]
-Kind = Annotated[str, typer.Option(help="auto, images or table.")]
+Kind = Annotated[str, typer.Option(help="auto, images, table or text.")]
+TextOptions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--text",
+        metavar="NAME=VALUE",
+        help="How a text is read: form=running|lines, unit=characters|bytes|words, window=128, encoding=utf-8.",
+    ),
+]
 KindsOf = Annotated[
     list[str] | None,
     typer.Option("--column", metavar="NAME=KIND", help="Override a column's inferred kind; repeatable."),
@@ -153,7 +161,7 @@ def fit(
         str | None,
         typer.Argument(
             metavar="PATH",
-            help="Folder of pictures, .npz, idx .gz, CSV, TSV, Parquet, 'digits' or 'shapes'.",
+            help="Folder of pictures, .npz, idx .gz, CSV, TSV, Parquet, .txt, 'digits' or 'shapes'.",
             show_default=False,
         ),
     ] = None,
@@ -174,6 +182,7 @@ def fit(
     kind: Kind = "auto",
     column: KindsOf = None,
     size: Size = None,
+    text: TextOptions = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     precision: Precision = "auto",
     setting: Annotated[
@@ -258,6 +267,7 @@ def fit(
                 kind=kind,
                 kinds=pairs(column, "--column"),
                 size=size,
+                text=_text(text),
                 device=device,
                 precision=precision,
                 settings={k: v for k, v in plain.items() if k in changes},
@@ -279,7 +289,7 @@ def fit(
     if as_json:
         _print_json(facts)
     elif not quiet:
-        form = "samples" if model.codec.kind == "images" else "samples.csv"
+        form = {"images": "samples", "text": "samples.txt"}.get(model.codec.kind, "samples.csv")
         print(f"The model is in {folder}. Next: pellucid sample {folder} -n 64 --out {form}")
 
 
@@ -306,7 +316,9 @@ def sample(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="A folder, .npz or .png for pictures; .csv, .csv.gz, .tsv or .parquet for tables."),
+        typer.Option(
+            "--out", help="A folder, .npz or .png for pictures; .csv, .csv.gz, .tsv or .parquet for tables; .txt."
+        ),
     ] = None,
     force: Force = False,
     as_json: Json = False,
@@ -454,6 +466,7 @@ def data(
     kind: Kind = "auto",
     column: KindsOf = None,
     size: Size = None,
+    text: TextOptions = None,
     n: Annotated[int, typer.Option("-n", help="How many items of teaching data.")] = 2000,
     seed: Seed = 0,
     out: Annotated[
@@ -479,17 +492,31 @@ def data(
             print(f"{n:,} items of '{path}' with their ground truth are in {written}")
         return
     check_report(out, force)
-    items = _read(path, kind, target, size, column)
+    items = _read(path, kind, target, size, column, text)
     _show(describe_data(items), as_json, out, quiet)
 
 
 # ---------------------------------------------------------------------- answers, runs
 
 
-def _read(path: str, kind: str, target: str | None, size: int | None, column: list[str] | None) -> Any:
+def _read(
+    path: str, kind: str, target: str | None, size: int | None, column: list[str] | None, text: list[str] | None = None
+) -> Any:
     from pellucid.domains.read import read
 
-    return read(path, kind=kind, target=target, size=size, kinds=pairs(column, "--column"))  # type: ignore[arg-type]
+    kinds: Any = pairs(column, "--column")
+    return read(path, kind=kind, target=target, size=size, kinds=kinds, text=_text(text))  # type: ignore[arg-type]
+
+
+def _text(words: list[str] | None) -> dict[str, Any] | None:
+    """How a text is read, as JSON values."""
+    if not words:
+        return None
+    from pellucid.core.settings import to_plain
+    from pellucid.domains.text_files import reading_of
+
+    said = pairs(words, "--text")
+    return {name: value for name, value in to_plain(reading_of(said)).items() if name in said}
 
 
 @contextmanager
@@ -543,7 +570,7 @@ def _data_of(folder: Path | None, moved: Path | None) -> Any:
 
 
 def _halves(items: Any, recipe: dict[str, Any]) -> tuple[Any, Any]:
-    from pellucid.fitting import split
+    from pellucid.fitting import halves
 
-    kept, aside = split(len(items), recipe["held_out"], recipe["seed"])
+    kept, aside = halves(items, recipe["held_out"], recipe["seed"])
     return items.take(kept), items.take(aside)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,8 +13,10 @@ from pellucid.core.capabilities import CAPABILITIES, Family, offers
 from pellucid.core.codec import Identity
 from pellucid.core.errors import BadInput
 from pellucid.core.report import Block, Cell, Prose, Report, Table
-from pellucid.domains.frames import TableData, read_table
+from pellucid.domains.frames import read_table
+from pellucid.domains.kinds import Data, kind_of_data
 from pellucid.domains.pictures import Pictures
+from pellucid.domains.text_files import text_of
 from pellucid.fitting import bridge_for
 
 __all__ = ["Menu", "Taken", "few", "menu", "taken"]
@@ -70,9 +73,9 @@ def menu() -> Menu:
     )
 
 
-def taken(family: Family, items: Pictures | TableData) -> Taken:
+def taken(family: Family, items: Data) -> Taken:
     """How a family meets these items, found in the way in which `fit` finds it."""
-    codec = domain_class("images" if isinstance(items, Pictures) else "table")().learn(items)
+    codec: Any = domain_class(kind_of_data(items))().learn(items)
     try:
         bridge = bridge_for(family, codec.space, codec.conditions, codec.encode(items))
     except BadInput as error:
@@ -80,8 +83,8 @@ def taken(family: Family, items: Pictures | TableData) -> Taken:
     return Taken("as it is" if isinstance(bridge, Identity) else f"through {bridge.name}")
 
 
-def few() -> dict[str, Pictures | TableData]:
-    """A few made-up items of each kind: small grey pictures, and rows of numbers, words and gaps."""
+def few() -> dict[str, Data]:
+    """A few made-up items of each kind: small grey pictures, rows of numbers, words and gaps, and lines of text."""
     draw = np.random.default_rng(0)
     frame = pd.DataFrame(
         {
@@ -96,4 +99,5 @@ def few() -> dict[str, Pictures | TableData]:
     return {
         "images": Pictures(pixels=pixels, labels=tuple(str(i % 3) for i in range(ITEMS))),
         "table": read_table(frame, target="class"),
+        "text": text_of(["".join(draw.choice(list("abc"), 4)) for _ in range(ITEMS)]),
     }

@@ -106,6 +106,8 @@ class Batch:
         condition: what is known of each row.
         lengths: (B,) true sizes of ragged rows, or None.
         weight: (B,) weights of the rows, or None for one each.
+        fresh: (B,) of windows of a running text, how many symbols at the end no earlier row of the examples has shown;
+            None for all. Whoever counts takes these only, and those before them as their context.
     """
 
     x: Tensor
@@ -113,6 +115,7 @@ class Batch:
     condition: Condition = field(default_factory=Condition)
     lengths: Tensor | None = None
     weight: Tensor | None = None
+    fresh: Tensor | None = None
 
     def __len__(self) -> int:
         return self.x.shape[0]
@@ -125,6 +128,7 @@ class Batch:
             self.condition.take(index),
             None if self.lengths is None else self.lengths[index],
             None if self.weight is None else self.weight[index],
+            None if self.fresh is None else self.fresh[index],
         )
 
     def to(self, device: torch.device | str) -> Batch:
@@ -134,6 +138,7 @@ class Batch:
             self.condition.to(device),
             None if self.lengths is None else self.lengths.to(device),
             None if self.weight is None else self.weight.to(device),
+            None if self.fresh is None else self.fresh.to(device),
         )
 
     def with_x(self, x: Tensor) -> Batch:

@@ -23,6 +23,7 @@ from pellucid.core.trace import Trace
 __all__ = [
     "CAPABILITIES",
     "Attends",
+    "Contends",
     "Counts",
     "Decodes",
     "Denoises",
@@ -212,7 +213,7 @@ class Spells(abc.ABC):
 
     @abc.abstractmethod
     def spell(self, batch: Batch, rows: Rows) -> Tensor:
-        """(B, T) of log p(x_t | x_1, ..., x_{t-1}, c) in nats; a row sums to its log_prob, and after an end all are 0."""
+        """(B, T) of log p(x_t | x_1, ..., x_{t-1}, c) in nats, 0 after an end; a row sums to its log_prob."""
 
 
 class Encodes(abc.ABC):
@@ -308,6 +309,14 @@ class Unmasks(abc.ABC):
     @abc.abstractmethod
     def fill_logits(self, tokens: Tensor, known: Tensor, condition: Condition, at: int | None = None) -> Tensor:
         """tokens (B, T) and known (B, T) bool to (B, T, V): each position's logits given the known ones only."""
+
+
+class Contends(abc.ABC):
+    """Trained as a contest of two players, whose balance can be watched."""
+
+    @abc.abstractmethod
+    def balance(self, batch: Batch, rows: Rows) -> dict[str, float]:
+        """What each player has over the other on these rows: name -> number, such as mean scores and an accuracy."""
 
 
 class Attends(abc.ABC):

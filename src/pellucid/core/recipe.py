@@ -118,6 +118,7 @@ class Source:
     target: str | None = None
     kinds: Mapping[str, Any] = field(default_factory=dict)
     size: int | None = None
+    text: Mapping[str, Any] = field(default_factory=dict)
 
 
 def check_sizes(value: Any) -> None:

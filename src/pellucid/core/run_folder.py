@@ -24,7 +24,7 @@ KEPT = (
     *("weights/engine.safetensors", "weights/raw.safetensors"),
 )
 """What a finished run may hold, besides its manifest and its previews."""
-_PREVIEW = re.compile(r"previews/step_[0-9]{6,}\.(png|csv)")
+_PREVIEW = re.compile(r"previews/step_[0-9]{6,}\.(png|csv|txt)")
 
 
 def preview_name(step: int, ending: str) -> str:

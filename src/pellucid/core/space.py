@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -61,14 +61,14 @@ class Tokens:
         vocab: symbols in the alphabet, or one number for each position (columns of a table).
         length: positions in one event (the longest, if `ends`).
         ends: symbol 0 ends the sequence and pads what follows.
-        running: events are windows of one long text, and a row's id is the place at which its window starts:
-            the first symbol is no beginning, and neighbouring windows overlap in all but one symbol.
+        running: events are windows of one long text: the first symbol is no beginning, and windows may overlap
+            (see `Batch.fresh`).
     """
 
     vocab: int | tuple[int, ...]
     length: int
     ends: bool = False
-    running: bool = False
+    running: bool = field(default=False, repr=False)
 
     def __post_init__(self) -> None:
         if isinstance(self.vocab, tuple) and len(self.vocab) != self.length:

@@ -16,21 +16,25 @@ from numpy.typing import NDArray
 
 from pellucid.core.errors import BadInput, nearest
 from pellucid.core.run import Noticed
-from pellucid.domains.frames import ArrowStream, TableData, TableSource, read_table
+from pellucid.core.settings import from_plain
+from pellucid.domains.frames import ArrowStream, TableSource, read_table
 from pellucid.domains.idx import IDX
+from pellucid.domains.kinds import Data, kind_of_data, words_for
 from pellucid.domains.pictures import SUFFIXES, Colour, Pictures, Size, pictures_from_array, read_pictures
 from pellucid.domains.teaching.shapes import shapes
+from pellucid.domains.text_files import ENDINGS, TextReading, read_text
 
 __all__ = ["NAMED", "DataSource", "ReadKind", "read", "require_items"]
 
-ReadKind = Literal["auto", "images", "table"]
-DataSource: TypeAlias = "TableSource | NDArray[np.generic] | Pictures | TableData"
+ReadKind = Literal["auto", "images", "table", "text"]
+DataSource: TypeAlias = "TableSource | NDArray[np.generic] | Data"
 
 TABLES = (".csv", ".tsv", ".tab", ".parquet", ".pq")
 ARRAYS = (".npz", ".npy")
 NAMED = {"digits": "scikit-learn's handwritten digits", "shapes": "generated pictures of shapes with captions"}
-ACCEPTED = "a folder of pictures, .npz, .npy, idx files, .csv, .tsv, .parquet, a data frame, an array, " + " or ".join(
-    f"'{name}'" for name in NAMED
+ACCEPTED = (
+    "a folder of pictures, .npz, .npy, idx files, .csv, .tsv, .parquet, .txt, a data frame, an array, "
+    + " or ".join(f"'{name}'" for name in NAMED)
 )
 SHAPES = 4000  # pictures, when no limit says otherwise
 FEWEST = 10  # of which one, a tenth, can be held out
@@ -44,17 +48,18 @@ def read(
     size: Size = None,
     colour: Colour = "auto",
     kinds: Mapping[str, str] | None = None,
+    text: Mapping[str, object] | None = None,
     limit: int | None = None,
-) -> Pictures | TableData:
-    """Pictures or a table from a path, a data frame, an array, or a name.
+) -> Data:
+    """Pictures, a table or a text from a path, a data frame, an array, or a name.
 
     "digits" are scikit-learn's 1,797 handwritten digits, "shapes" generated coloured shapes with a caption each.
 
     Args:
-        kind: "images" or "table" replaces the inference.
+        kind: "images", "table" or "text" replaces the inference.
         target: the column to be predicted, or the label array of an `.npz`.
         size, colour: of pictures, see `read_pictures`.
-        kinds: of columns, see `read_table`.
+        kinds: of columns, see `read_table`. text: how a text is read, such as {"form": "lines"}, see `TextReading`.
         limit: read so many items, spread evenly.
 
     Raises:
@@ -64,13 +69,12 @@ def read(
     >>> data.pixels.shape, data.levels, data.notices[0].text
     ((10, 8, 8, 1), 17, "read as images because 'digits' names scikit-learn's handwritten digits")
     """
-    if isinstance(source, (Pictures, TableData)):
+    if isinstance(source, Data):
         return source
-    if kind not in ("auto", "images", "table"):
-        raise BadInput(
-            f"kind is {kind!r}", accepted="auto, images, table", next=nearest(str(kind), ("images", "table"))
-        )
-    if isinstance(source, str) and source in NAMED and kind != "table":
+    if kind not in ("auto", "images", "table", "text"):
+        kinds_of = ("images", "table", "text")
+        raise BadInput(f"kind is {kind!r}", accepted="auto, images, table, text", next=nearest(str(kind), kinds_of))
+    if isinstance(source, str) and source in NAMED and kind in ("auto", "images"):
         found, why = "images", f"'{source}' names {NAMED[source]}"
         if Path(source).exists():
             why += f" (./{source} is the one in this folder)"
@@ -80,10 +84,14 @@ def read(
         found, why = _kind_of_object(source)
     if kind not in ("auto", found):
         raise BadInput(f"kind is '{kind}', but {why}", accepted=f"kind='{found}' for this")
-    _check_options(found, size=size is not None, colour=colour != "auto", kinds=bool(kinds))
+    _check_options(found, size=size is not None, colour=colour != "auto", kinds=bool(kinds), text=bool(text))
     said = f"read as {_words(found)} " + ("as asked" if kind != "auto" else f"because {why}")
-    data: Pictures | TableData
-    if found == "table":
+    data: Data
+    if found == "text":
+        assert isinstance(source, (str, os.PathLike))
+        _no_target(target, "a text")
+        data = read_text(source, from_plain(TextReading, text or {}), limit=limit)
+    elif found == "table":
         assert not isinstance(source, np.ndarray)
         data = read_table(source, kinds=kinds, target=target, limit=limit)
     elif isinstance(source, np.ndarray):
@@ -98,7 +106,7 @@ def read(
     return replace(data, notices=(Noticed(topic="kind", text=said, count=len(data)), *data.notices))
 
 
-def require_items(data: Pictures | TableData, minimum: int = FEWEST) -> None:
+def require_items(data: Data, minimum: int = FEWEST) -> None:
     """Refuse a set too small to hold a part of it out.
 
     >>> require_items(read("digits", limit=4))
@@ -108,7 +116,7 @@ def require_items(data: Pictures | TableData, minimum: int = FEWEST) -> None:
     """
     if len(data) < minimum:
         raise BadInput(
-            f"'{data.source}' has {len(data)} {'pictures' if isinstance(data, Pictures) else 'rows'}",
+            f"'{data.source}' has {len(data)} {words_for(kind_of_data(data))}",
             accepted=f"{minimum} or more",
             why="A part is held out to measure whether the model learned or copied",
         )
@@ -119,9 +127,11 @@ def _kind_of_path(path: Path, asked: ReadKind) -> tuple[str, str]:
     if not path.exists():
         raise _missing(path)
     if path.is_dir():
-        return _kind_of_folder(path)
+        return _kind_of_folder(path, asked)
     name = path.name.lower()
     ending = path.with_suffix("").suffix.lower() + ".gz" if name.endswith(".gz") else path.suffix.lower()
+    if asked == "text" or (ending in ENDINGS and asked == "auto"):
+        return "text", f"its name ends in {ending}" if ending in ENDINGS else "you say so"
     if ending.removesuffix(".gz") in TABLES or asked == "table":
         return "table", f"its name ends in {ending}" if ending else "you say so"
     if ending in ARRAYS:
@@ -143,17 +153,25 @@ def _kind_of_path(path: Path, asked: ReadKind) -> tuple[str, str]:
     raise BadInput(
         f"'{path}' has the ending '{path.suffix}', which says nothing about its kind",
         accepted=ACCEPTED,
-        next="If it is a table of text, say kind='table'",
+        next="If it is a table or a text, say kind='table' or kind='text'",
     )
 
 
-def _kind_of_folder(path: Path) -> tuple[str, str]:
-    """Pictures, unless it holds tables and no pictures."""
+def _kind_of_folder(path: Path, asked: ReadKind) -> tuple[str, str]:
+    """Pictures, unless it holds texts or tables and no pictures."""
     names = [name for _, _, files in os.walk(path) for name in files]
     if any(IDX.search(name) for name in os.listdir(path)):
         return "images", "the folder holds idx files"
     endings = Counter(Path(name).suffix.lower() for name in names)
     pictures = sum(endings[suffix] for suffix in SUFFIXES)
+    texts = sum(endings[suffix] for suffix in ENDINGS)
+    if (
+        texts
+        and asked in ("auto", "text")
+        and not pictures
+        and any(p.suffix.lower() in ENDINGS for p in path.iterdir())
+    ):
+        return "text", f"the folder holds {texts:,} text files and no pictures"
     tables = sorted(name for name in names if re.search(rf"({'|'.join(map(re.escape, TABLES))})(\.gz)?$", name.lower()))
     others = sorted(name for name in names if Path(name).suffix.lower() in ARRAYS)
     if not pictures and (tables or others):
@@ -196,16 +214,17 @@ def _missing(path: Path) -> BadInput:
     )
 
 
-def _check_options(found: str, *, size: bool, colour: bool, kinds: bool) -> None:
-    strange = [n for n, given in (("size", size), ("colour", colour)) if given and found == "table"]
-    strange += ["kinds"] if kinds and found == "images" else []
+def _check_options(found: str, *, size: bool, colour: bool, kinds: bool, text: bool) -> None:
+    given = {"size": ("images", size), "colour": ("images", colour), "kinds": ("table", kinds), "text": ("text", text)}
+    strange = [name for name, (of, said) in given.items() if said and of != found]
     if strange:
-        other = "pictures" if found == "table" else "columns of a table"
+        uses = {"images": "pictures", "table": "columns of a table", "text": "texts"}
+        other = uses[given[strange[0]][0]]
         raise BadInput(f"{' and '.join(strange)} is given for {_words(found)}", why=f"Of use for {other} only")
 
 
 def _words(found: str) -> str:
-    return "a table" if found == "table" else "images"
+    return {"images": "images", "table": "a table", "text": "a text"}[found]
 
 
 def _no_target(target: str | None, what: str) -> None:

@@ -15,7 +15,10 @@ from pellucid.core.batch import Batch, Condition, Examples, TensorExamples
 from pellucid.core.codec import Codec
 from pellucid.domains.frames import TableData
 from pellucid.domains.held import most_held, release, spilled
+from pellucid.domains.kinds import Data
 from pellucid.domains.pictures import Pictures
+from pellucid.domains.text_files import TextData
+from pellucid.domains.texts import TextCodec, TextExamples
 
 __all__ = ["Streamed", "examples_of"]
 
@@ -24,11 +27,14 @@ CHUNK = 64  # rows encoded at once
 EVERY = 8  # batches between two times that pages of a file are let go
 
 
-def examples_of(codec: Codec[Any], data: Pictures | TableData, index: NDArray[np.int64]) -> Examples:
+def examples_of(codec: Codec[Any], data: Data, index: NDArray[np.int64]) -> Examples:
     """The items at these places as rows in the codec's space, in memory where they fit.
 
     Each row is the same, bit for bit, whichever way it is kept.
     """
+    if isinstance(data, TextData):
+        assert isinstance(codec, TextCodec)
+        return TextExamples(codec, data.take(index))
     numbers = codec.encode(data.take(index[:1])).numel()
     size = 4 * numbers * len(index)
     known = _known(codec, data, index)

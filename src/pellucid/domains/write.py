@@ -18,7 +18,10 @@ from pellucid.core.bundle import disk_errors, write_atomic
 from pellucid.core.errors import BadInput, nearest
 from pellucid.domains.caption_files import CAPTION_TABLE, COLUMNS
 from pellucid.domains.frames import TableData
+from pellucid.domains.kinds import Data, kind_of_data
 from pellucid.domains.pictures import Pictures
+from pellucid.domains.text_files import TextData
+from pellucid.domains.texts import separated
 
 __all__ = ["check_target", "forms", "write_items"]
 
@@ -26,10 +29,10 @@ FOLDER = "a folder (a name without an ending)"
 _FORMS = {
     "images": (FOLDER, ".npz", ".png"),
     "table": (".csv", ".csv.gz", ".tsv", ".parquet"),
+    "text": (".txt",),
 }
-_NAMES = {"images": "pictures", "table": "rows of a table"}
+_NAMES = {"images": "pictures", "table": "rows of a table", "text": "texts"}
 _LATER = {  # endings of kinds of data that a model cannot be fitted on yet
-    ".txt": "A text file is for models of text, and pellucid fits none yet.",
     ".wav": "A sound file is for models of sound, and pellucid fits none yet.",
 }
 _LONGEST = 100  # letters of a class in a folder's name
@@ -44,8 +47,8 @@ def forms(kind: str) -> tuple[str, ...]:
     return _FORMS[kind]
 
 
-def write_items(items: Pictures | TableData, path: str | Path, *, force: bool = False) -> Path:
-    """Write pictures as a folder of PNGs, `.npz` or one `.png` sheet, a table as CSV, TSV or Parquet.
+def write_items(items: Data, path: str | Path, *, force: bool = False) -> Path:
+    """Write pictures as a folder of PNGs, `.npz` or one `.png` sheet, a table as CSV, TSV or Parquet, texts as `.txt`.
 
     A folder gets one subfolder a class when the pictures have labels, and captions.csv when they have captions. A text
     file looks like the one the table was read from: decimals, formats of dates and marks for missing values; Parquet
@@ -55,9 +58,11 @@ def write_items(items: Pictures | TableData, path: str | Path, *, force: bool = 
         BadInput: the ending does not fit the kind, or the path exists and `force` is not set.
     """
     path = Path(path)
-    check_target(path, "images" if isinstance(items, Pictures) else "table", force=force)
+    check_target(path, kind_of_data(items), force=force)
     if isinstance(items, TableData):
         _write_table(items, path)
+    elif isinstance(items, TextData):
+        write_atomic(path, (separated(items) + "\n").encode("utf-8", "replace"))
     elif not _ending(path):
         _write_folder(items, path)
     else:

@@ -37,7 +37,7 @@ from pellucid.core.rows import Rows
 from pellucid.domains.frames import TableData
 from pellucid.explain.faithfulness import Faithfulness
 from pellucid.explain.walk import shown_noisy, walk_frames, walked
-from pellucid.fitting import split
+from pellucid.fitting import halves
 from pellucid.training.journal import read_losses
 
 if TYPE_CHECKING:
@@ -184,7 +184,7 @@ SENTENCES = {
 def _parted(model: Fitted, data: Data) -> tuple[Data, Data | None]:
     """Training items and held-out items, as the fit parted them."""
     share, seed = model.recipe.get("held_out", 0.0), model.recipe.get("seed", 0)
-    kept, held = split(len(data), share, seed)
+    kept, held = halves(data, share, seed)
     return data.take(kept), data.take(held) if len(held) else None
 
 

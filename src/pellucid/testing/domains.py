@@ -27,6 +27,7 @@ from pellucid.core.settings import from_plain, to_plain
 from pellucid.core.space import Mixed, Real, Space, Tokens
 from pellucid.domains.frames import TableData
 from pellucid.domains.pictures import Pictures
+from pellucid.domains.text_files import TextData
 from pellucid.testing.subject import Broken, LawBroken, largest_gap, made_up, require, what_was_seen
 
 __all__ = ["LAWS", "Rowwise", "check_domain"]
@@ -261,6 +262,8 @@ def apart(a: Any, b: Any) -> float | None:
         if a.pixels.shape != b.pixels.shape or (a.labels and b.labels and a.labels != b.labels):
             return float("inf")
         return float(np.abs(a.pixels.astype(float) - b.pixels).max(initial=0.0)) / (a.levels - 1)
+    if isinstance(a, TextData) and isinstance(b, TextData):
+        return 0.0 if a.texts() == b.texts() else float("inf")
     if isinstance(a, TableData) and isinstance(b, TableData):
         if list(a.frame.columns) != list(b.frame.columns) or len(a.frame) != len(b.frame):
             return float("inf")
