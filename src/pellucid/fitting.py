@@ -19,7 +19,7 @@ from pellucid.bridging import bridge_for, latent_way, through_recipe
 from pellucid.catalog import domain_class, family_class, objective_class, objective_name, objectives
 from pellucid.core.batch import Examples
 from pellucid.core.bundle import Bundle, open_bundle
-from pellucid.core.capabilities import Counts, Family, Objective, Recasts, Samples, Training
+from pellucid.core.capabilities import Counts, Family, Grows, Objective, Recasts, Samples, Training
 from pellucid.core.errors import BadBundle, BadInput, shown
 from pellucid.core.recipe import Source
 from pellucid.core.run import Run
@@ -395,9 +395,21 @@ def _train(
     base = None if began is None else began.reference
     trained = 0 if began is None else moved_by(model.engine, objective, base)
     if isinstance(model.engine, Counts):
-        count(
-            model.engine, examples, shards=16, run=run, keep=keep, start=start, seed=recipe["seed"], bridge=model.bridge
+        grows = isinstance(model.engine, Grows)
+        counted = count(
+            model.engine,
+            examples,
+            shards=16,
+            run=run,
+            keep=keep,
+            start=start,
+            seed=recipe["seed"],
+            bridge=model.bridge,
+            steps=recipe["steps"],
+            deadline=recipe["minutes"] * 60 if grows and recipe["minutes"] is not None else None,
         )
+        if grows:
+            recipe["steps_done"] = counted.steps
     else:
         outcome = train(
             model.engine,

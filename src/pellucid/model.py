@@ -444,7 +444,7 @@ def _check_prefixes(tensors: Mapping[str, Tensor]) -> None:
 def _check_agreement(recipe: Recipe, codec: Codec[Any], bridge: Bridge) -> None:
     if bridge.source != codec.space:
         raise BadInput("the bridge does not start from the codec's space", accepted="parts of one run")
-    if space_to_plain(bridge.target) != recipe.space:
+    if bridge.target != space_from_plain(recipe.space):
         raise BadInput("the codec and the bridge do not lead to the space of the recipe", accepted="parts of one run")
     if {k: space_to_plain(v) for k, v in codec.conditions.items()} != recipe.conditions:
         raise BadInput("the codec has other conditions than the recipe", accepted="parts of one run")

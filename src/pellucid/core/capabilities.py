@@ -29,6 +29,7 @@ __all__ = [
     "Denoises",
     "Encodes",
     "Family",
+    "Grows",
     "How",
     "Learns",
     "LogProb",
@@ -185,6 +186,21 @@ class Counts(abc.ABC):
         """The inverse of `tables`; their sizes depend on data, so they are checked here."""
 
 
+class Grows(Counts):
+    """Counts whose settling takes long: it goes piece by piece, and more pieces make a better model.
+
+    `settle` grows the pieces of a model of the usual size where none was grown before.
+    """
+
+    @abc.abstractmethod
+    def pieces(self) -> tuple[int, int]:
+        """How many pieces make a whole model, and how many there can be at most."""
+
+    @abc.abstractmethod
+    def grow(self, piece: int, seconds: float | None = None) -> None:
+        """Learn this piece from all that was counted, the pieces in order from 0; `seconds` is how long it may take."""
+
+
 class Samples(abc.ABC):
     """Draws new items."""
 
@@ -337,6 +353,7 @@ CAPABILITIES: dict[str, type] = {
         Learns,
         Prepares,
         Counts,
+        Grows,
         Samples,
         Scores,
         Spells,

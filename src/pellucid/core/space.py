@@ -63,12 +63,16 @@ class Tokens:
         ends: symbol 0 ends the sequence and pads what follows.
         running: events are windows of one long text: the first symbol is no beginning, and windows may overlap
             (see `Batch.fresh`).
+        ordered: at each position, how many of its first symbols are in order (numbers cut into bins); the others are
+            names. Empty: nothing is known of an order. A hint for families that can use it: spaces that differ in
+            nothing else are equal.
     """
 
     vocab: int | tuple[int, ...]
     length: int
     ends: bool = False
     running: bool = field(default=False, repr=False)
+    ordered: tuple[int, ...] = field(default=(), repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if isinstance(self.vocab, tuple) and len(self.vocab) != self.length:
@@ -82,6 +86,9 @@ class Tokens:
             )
         if self.running and (self.ends or isinstance(self.vocab, tuple)):
             raise BadInput("Tokens of a running text end, or have an alphabet a position", accepted="one endless row")
+        many = self.sizes if self.ordered else ()
+        if len(many) != len(self.ordered) or not all(0 <= k <= n for k, n in zip(self.ordered, many, strict=True)):
+            raise BadInput(f"ordered is {self.ordered}", accepted="one number a position, at most its symbols")
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -189,7 +196,9 @@ def space_to_plain(space: Space) -> dict[str, Any]:
     if isinstance(space, Tokens):
         vocab = list(space.vocab) if isinstance(space.vocab, tuple) else space.vocab
         plain = {"space": "Tokens", "vocab": vocab, "length": space.length, "ends": space.ends}
-        return {**plain, "running": True} if space.running else plain  # runs made before there was running text load
+        # what nobody says is left out, so that runs made before it could be said load
+        plain |= {"running": True} if space.running else {}
+        return plain | ({"ordered": list(space.ordered)} if space.ordered else {})
     fields = [
         {"name": f.name, "of": space_to_plain(f.space), "present": list(f.present) if f.present else None}
         for f in space.fields
@@ -211,7 +220,8 @@ def space_from_plain(plain: Mapping[str, Any]) -> Space:
     if kind == "Tokens":
         vocab = plain["vocab"]
         sizes = tuple(vocab) if isinstance(vocab, list) else int(vocab)
-        return Tokens(sizes, int(plain["length"]), bool(plain["ends"]), bool(plain.get("running", False)))
+        ordered = tuple(int(k) for k in plain.get("ordered", ()))
+        return Tokens(sizes, int(plain["length"]), bool(plain["ends"]), bool(plain.get("running", False)), ordered)
     if kind == "Mixed":
         fields = []
         for f in plain["fields"]:

@@ -169,7 +169,8 @@ class Symbols(Cells):
         return len(self.values) + self.gap
 
     def fields(self, taken: set[str]) -> tuple[Field, ...]:
-        return (Field(self.column.name, Tokens(self.size, 1)),)
+        ordered = 0 if kind_of(self.column) == "category" else len(self.values)
+        return (Field(self.column.name, Tokens(self.size, 1, ordered=(ordered,))),)
 
     def write(self, series: pd.Series) -> list[Floats]:
         """A number that was not seen in training takes the symbol of the nearest one; an unknown text is refused."""

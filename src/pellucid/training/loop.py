@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.core.batch import Examples
-from pellucid.core.capabilities import Counts, Objective, Prepares, Training
+from pellucid.core.capabilities import Counts, Grows, Objective, Prepares, Training
 from pellucid.core.codec import Bridge
 from pellucid.core.errors import BadBundle, BadInput, MissingCapability, NonFiniteLoss, Stopped
 from pellucid.core.rows import Rows
@@ -194,12 +194,16 @@ def count(
     *,
     seed: int = 0,
     bridge: Bridge | None = None,
+    steps: int | None = None,
+    deadline: float | None = None,
 ) -> Outcome:
     """Fit an engine that counts, shard by shard; each shard is committed before the next.
 
     Args:
         shards: parts of about the same size, in the order of the data; at most one an item.
         start: go on after the shards that were counted.
+        steps: pieces that an engine which grows is to grow. deadline: seconds for all, which it fills with pieces
+            instead; those of a whole model are grown in any case, and share what time there is.
     """
     if not isinstance(engine, Counts):
         raise MissingCapability(f"{type(engine).__name__} does not count", next="Train it by gradients.")
@@ -232,9 +236,30 @@ def count(
             if keep is not None:
                 tables = {f"tables/{name}": table for name, table in engine.tables().items()}
                 keep.save(State(shard + 1, tables, about), run)
-        engine.settle()
         run.emit(Progress(stage="count", done=shards, total=shards, seconds_left=0.0))
+        if isinstance(engine, Grows):
+            shards = _grow(engine, run, steps, None if deadline is None else began + deadline, keep is not None)
+        engine.settle()
     return Outcome(shards, time.monotonic() - began, engine.tables())
+
+
+def _grow(engine: Grows, run: Run, steps: int | None, end: float | None, saved: bool) -> int:
+    """Grow pieces until there are so many, or until another would end too late; says how many there are."""
+    fewest, most = engine.pieces()
+    wanted = most if end is not None else min(most, max(fewest, steps or fewest))
+    began, done = time.monotonic(), 0
+    while done < wanted:
+        if run.stopping():
+            raise _stop(run, f"growing stopped after {done} of {wanted} pieces", saved)
+        left = math.inf if end is None else max(0.0, end - time.monotonic())
+        if done >= fewest and (time.monotonic() - began) / done > left:
+            break
+        seconds = left if end is not None else _left(began, done, wanted)
+        run.emit(Progress(stage="grow", done=done, total=wanted, seconds_left=seconds))
+        engine.grow(done, left / (fewest - done) if end is not None and done < fewest else None)
+        done += 1
+    run.emit(Progress(stage="grow", done=done, total=done, seconds_left=0.0))
+    return done
 
 
 class _Job:

@@ -58,6 +58,13 @@ class _Place:
         absent = 0 if self.field.present is None else state - 1 if self.folded else 1
         return bins.count + absent
 
+    def ordered(self, bins: Bins | None) -> int:
+        """How many of the first symbols here are in order."""
+        if bins is not None:
+            return bins.count
+        assert isinstance(self.field.space, Tokens)
+        return self.field.space.ordered[self.at] if self.field.space.ordered else 0
+
 
 class ColumnTokens(Bridge):
     """Mixed to Tokens: one position a symbol, and one a number together with the state that decides over it.
@@ -81,7 +88,8 @@ class ColumnTokens(Bridge):
         self._places = _places(source)
         self._bins_at = _bins_at(self._places, bins)
         sizes = [place.size(self._bins_at[i], self._state_size(place.field)) for i, place in enumerate(self._places)]
-        self._target = Tokens(tuple(sizes), len(sizes))
+        ordered = tuple(place.ordered(self._bins_at[i]) for i, place in enumerate(self._places))
+        self._target = Tokens(tuple(sizes), len(sizes), ordered=ordered)
 
     @classmethod
     def fits(cls, source: Space) -> bool:
