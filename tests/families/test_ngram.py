@@ -16,7 +16,8 @@ from pellucid.core.errors import BadInput
 from pellucid.core.rows import Rows
 from pellucid.core.space import Real, Space, Tokens
 from pellucid.core.trace import Silent
-from pellucid.families.ngram import NGram, NGramEngine, discounts, tally
+from pellucid.families.kneser_ney import discounts
+from pellucid.families.ngram import NGram, NGramEngine, tally
 
 FIRST = Rows(0, torch.arange(1))
 

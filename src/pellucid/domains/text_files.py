@@ -27,6 +27,7 @@ LARGEST = 2**30  # bytes of a text
 FEWEST = 100  # pieces of a running text: a tenth is held out, and something must be left to be learned
 WINDOW = {"characters": 128, "bytes": 128, "words": 64}
 WINDOWS = 8  # a short text is cut into so many windows at least
+MOST_STARTS = 2**24  # windows of a longer text start further apart
 LONGEST_ITEM = 256  # characters of a line that is taken for an item of a list
 WORDS_IN_ITEM = 3.0  # on average, at most
 SAMPLE = 2**20  # bytes that a binary file is known by
@@ -127,8 +128,8 @@ class TextData:
         size, end = self.window, len(self.codes)
         cut_at = end - round(end * held_out)
         kept = np.flatnonzero(self.starts + self.lengths <= cut_at)
-        aside = np.flatnonzero((self.starts >= cut_at) & ((self.starts - cut_at) % size == 0))
-        return kept, aside
+        aside = np.unique(np.searchsorted(self.starts, np.arange(cut_at, end - size + 1, size)))
+        return kept, aside[aside < len(self)] if held_out else aside[:0]
 
     def nbytes(self) -> int:
         """Bytes of memory."""
@@ -274,7 +275,7 @@ def _form_of(text: str, said: list[Noticed]) -> Literal["running", "lines"]:
 
 
 def _windows(text: str, reading: TextReading, said: list[Noticed], source: str) -> TextData:
-    """Windows that start at every piece."""
+    """Windows that start at every piece, of a very long text at every few."""
     codes, pieces = cut(text, reading.unit)
     if len(codes) < FEWEST:
         raise BadInput(
@@ -285,7 +286,7 @@ def _windows(text: str, reading: TextReading, said: list[Noticed], source: str) 
     size = min(reading.window or WINDOW[reading.unit], len(codes) // (2 * WINDOWS))
     if reading.window is not None and size < reading.window:
         said.append(Noticed(topic="window", text=f"The text is short, so windows have {size} {reading.unit}."))
-    starts = np.arange(len(codes) - size + 1)
+    starts = np.arange(0, len(codes) - size + 1, -(-len(codes) // MOST_STARTS))
     return TextData(
         codes=codes,
         pieces=pieces,

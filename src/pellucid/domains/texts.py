@@ -228,9 +228,10 @@ class TextExamples(Examples):
             at = torch.where(there, starts[:, None] + place, 0)
             x = torch.where(there, self._symbols[at].long() if len(self._symbols) else at, 0)
             return Batch(x, ids)
-        if len(ids) and bool((starts[1:] == starts[:-1] + 1).all()):
+        step = int(starts[1] - starts[0]) if len(ids) > 1 else 1
+        if len(ids) and 0 < step <= self.length and bool((starts[1:] - starts[:-1] == step).all()):
             first = int(starts[0])
-            x = self._symbols[first : first + len(ids) - 1 + self.length].long().unfold(0, self.length, 1)
+            x = self._symbols[first : first + (len(ids) - 1) * step + self.length].long().unfold(0, self.length, step)
         else:
             x = self._symbols[starts[:, None] + torch.arange(self.length)].long()
         return Batch(x, ids, fresh=self._fresh(ids, starts))

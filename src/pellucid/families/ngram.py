@@ -1,27 +1,23 @@
 """N-gram: count which symbol came after which, and smooth the counts.
 
 The probability of a symbol is estimated from the last n - 1 symbols, mixed with the estimate from one symbol fewer, and
-so on down to an even chance for every symbol (interpolated, modified Kneser-Ney: Chen & Goodman 1999, "An empirical
-study of smoothing techniques for language modeling", section 3.3 and eq. 25-26):
-
-    p(w | h) = max(c(h w) - D(c(h w)), 0) / c(h) + gamma(h) * p(w | h without its oldest symbol)
-
-where c counts rows at the longest context, and below it the number of different symbols seen to the left. D takes off
-a little from counts of 1, 2, 3 and more, and gamma hands out what was taken off. Nothing is trained by gradients, one
-look at the data is enough, and every probability can be traced to counts: the honest yardstick for the other families.
+so on down to an even chance for every symbol: interpolated, modified Kneser-Ney, see kneser_ney.py, which counts and
+looks up. Nothing is trained by gradients, one look at the data is enough, and every probability can be traced to
+counts: the honest yardstick for the other families. With `floor` it is a plain Markov chain of order n - 1.
 
 Conditions enter as symbols in front of every context. Each row is counted once for every choice of conditions that
 are told or kept quiet, so the same tables answer with and without them; a model with conditions rests on the one
-without.
+without. Of a running text each symbol is counted once, after those before it in the text; the first symbols of a
+window, whose past is not seen, are estimated from fewer.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, TypeAlias
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -38,6 +34,7 @@ from pellucid.core.capabilities import (
     Refusal,
     Samples,
     Scores,
+    Spells,
     Training,
 )
 from pellucid.core.errors import BadInput
@@ -45,14 +42,13 @@ from pellucid.core.rows import Rows
 from pellucid.core.space import Space, Tokens
 from pellucid.core.trace import Trace
 from pellucid.families.autoregressive import SymbolHow, draw_symbols
+from pellucid.families.kneser_ney import Array, Floats, Smoothed, tally_columns
 
-__all__ = ["Level", "NGram", "NGramCache", "NGramEngine", "discounts", "tally"]
-
-Array: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
-Floats: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
+__all__ = ["NGram", "NGramCache", "NGramEngine", "tally"]
 
 MOST_CONDITIONS = 3  # every subset of them is counted: 2^3 times the rows
 MOST_ROOTS = 2**31 - 1  # classes times positions, stored in 32 bits
+MOST_ORDER = 64
 PENDING = 4_000_000  # counted rows that may wait before they are merged
 
 
@@ -63,6 +59,8 @@ class NGram(Family):
     Args:
         order: n; a symbol is guessed from the n - 1 before it.
         positional: count every position by itself. None: when each position has its own alphabet (columns of a table).
+        floor: None smooths by Kneser-Ney. A number makes a Markov chain of it: what was seen keeps its plain share of
+            the counts, and so much is left at each length to the estimate from a shorter context.
     """
 
     name: ClassVar[str] = "ngram"
@@ -71,10 +69,13 @@ class NGram(Family):
 
     order: int = 5
     positional: bool | None = None
+    floor: float | None = None
 
     def __post_init__(self) -> None:
-        if self.order < 1:
-            raise BadInput(f"order is {self.order}", accepted="1 or more")
+        if not 1 <= self.order <= MOST_ORDER:
+            raise BadInput(f"order is {self.order}", accepted=f"1 to {MOST_ORDER}")
+        if self.floor is not None and not 0.0 < self.floor < 1.0:
+            raise BadInput(f"floor is {self.floor}", accepted="between 0 and 1, or None")
 
     def accepts(self, space: Space, conditions: Mapping[str, Space]) -> Refusal | None:
         if not isinstance(space, Tokens):
@@ -95,6 +96,13 @@ class NGram(Family):
 
     def parts(self) -> tuple[Part, ...]:
         source = "Chen & Goodman 1999, section 3.3"
+        if self.floor is not None:
+            return (
+                Part("counts", f"How often each symbol followed each run of up to {self.order - 1} symbols.", "c(h w)"),
+                Part("shares", f"What was seen keeps its share of the counts; {self.floor:g} is left to shorter runs.",
+                     "(1 - floor) c(h w) / c(h) + floor p(w | shorter h)", "Markov 1913"),
+                Part("sampling", "Draw one symbol after another.", "x_t ~ p(. | x_{t-n+1..t-1})"),
+            )  # fmt: skip
         return (
             Part("counts", f"How often each symbol followed each run of up to {self.order - 1} symbols. That is all "
                  "the model knows.", "c(h w)"),
@@ -124,25 +132,6 @@ class NGram(Family):
 
 
 @dataclass(frozen=True)
-class Level:
-    """Smoothed counts for contexts of one length k.
-
-    Args:
-        contexts: (C,) sorted keys: number of the context one shorter * S + oldest symbol; for k = 0 the roots.
-        entries: (E,) sorted keys: number of the context * S + symbol.
-        share: (E + 1,) discounted share of the symbol, gamma: (C + 1,) what is left for the shorter context; their last
-            elements, 0 and 1, answer for number -1, which was never seen.
-        first: (C + 1,) where each context's entries start.
-    """
-
-    contexts: Array
-    entries: Array
-    share: Floats
-    gamma: Floats
-    first: Array
-
-
-@dataclass(frozen=True)
 class NGramCache:
     """The symbols so far (B, t), and the classes (B,) as `NGramEngine.classes` numbers them."""
 
@@ -150,8 +139,8 @@ class NGramCache:
     classes: Tensor
 
 
-class NGramEngine(nn.Module, Counts, Samples, Scores, Predicts):
-    """Counted rows [root, oldest symbol of the context, ..., newest, next symbol], and the levels made of them.
+class NGramEngine(nn.Module, Counts, Samples, Scores, Spells, Predicts):
+    """Counted grams [root, newest symbol of the context, ..., oldest, next symbol], and what is smoothed of them.
 
     A root is a class (of conditions) and, if positions count by themselves, a position. Context symbols are numbered as
     in the alphabet; S - 2 stands before the first symbol, S - 1 for nothing.
@@ -165,18 +154,16 @@ class NGramEngine(nn.Module, Counts, Samples, Scores, Predicts):
         positional = isinstance(space.vocab, tuple) if family.positional is None else family.positional
         self.places = space.length if positional else 1
         self.begin_symbol, self.nothing, self.s = space.symbols, space.symbols + 1, space.symbols + 2
-        self.counted: Array = np.zeros((0, family.order + 1), np.int64)
+        self.grams: list[Array] = [np.zeros(0, np.int64)] * (family.order + 1)
         self.counts: Array = np.zeros(0, np.int64)
-        self.pending: list[tuple[Array, Array]] = []
-        self.levels: list[Level] = []
+        self.pending: list[tuple[list[Array], Array]] = []
+        self.settled = False
+        self.smoothed = self._smooth()
 
     # Counts
 
     def absorb(self, batch: Batch) -> None:
         x = batch.x.cpu().numpy()
-        alive = np.ones(x.shape, bool)
-        if self.space.ends:
-            alive[:, 1:] = np.cumsum(x == 0, axis=1)[:, :-1] == 0
         given = {k: batch.condition.given[k].cpu().numpy() for k in self.kinds if k in batch.condition.values}
         for told in itertools.chain.from_iterable(itertools.combinations(given, n) for n in range(len(given) + 1)):
             rows = np.ones(len(x), bool)
@@ -184,69 +171,56 @@ class NGramEngine(nn.Module, Counts, Samples, Scores, Predicts):
                 rows &= given[name]
             quiet = batch.condition.drop({k: torch.full_like(batch.condition.given[k], k in told) for k in given})
             classes = self.classes(quiet, len(x), x_device=batch.x.device).cpu().numpy()
-            columns = [
-                np.column_stack((self._contexts(x[:, :t], classes, t), x[:, t]))[rows & alive[:, t]]
-                for t in range(x.shape[1])
-            ]
-            self.pending.append(tally(np.concatenate(columns)))
+            taken = slice(None) if rows.all() else rows  # a slice copies nothing
+            for part, start in self._unseen(
+                x[taken], None if batch.fresh is None else batch.fresh.cpu().numpy()[taken]
+            ):
+                self.pending.append(tally_columns(self._flat(x[taken][part], classes[taken][part], start)))
         if sum(len(counts) for _, counts in self.pending) > PENDING:
             self._merge()
 
     def settle(self) -> None:
         self._merge()
-        order = self.family.order
-        found: list[tuple[Array, Array]] = []
-        rows, counts = self.counted[:0, :], self.counts[:0]
-        for k in reversed(range(order)):
-            # contexts that could have been longer count their left neighbours; the longest ones count rows
-            oldest = order - k  # column of a context's oldest symbol at length k
-            longest = (self.counted[:, 1:oldest] == self.nothing).all(1)
-            if k:
-                longest &= self.counted[:, oldest] != self.nothing
-            shorter = np.delete(rows, 1, axis=1) if k < order - 1 else np.zeros((0, k + 2), np.int64)
-            own = np.column_stack((self.counted[longest, :1], self.counted[longest, oldest:]))
-            rows, counts = tally(
-                np.concatenate((shorter, own)),
-                np.concatenate((np.ones(len(shorter), np.int64), self.counts[longest])),
-            )
-            found.append((rows, counts))
-        self.levels = []
-        for k, (rows, counts) in enumerate(reversed(found)):
-            self.levels.append(self._level(k, rows, counts))
+        self.settled = True
+        self.smoothed = self._smooth()
 
     def tables(self) -> dict[str, Tensor]:
         self._merge()
         return {
-            "rows": torch.from_numpy(self.counted.astype(np.int32)),
+            "grams": torch.from_numpy(np.stack(self.grams).astype(np.int32)),
             "counts": torch.from_numpy(self.counts.copy()),
-            "settled": torch.tensor(bool(self.levels)),
+            "settled": torch.tensor(self.settled),
         }
 
     def restore(self, tables: Mapping[str, Tensor]) -> None:
-        if set(tables) != {"rows", "counts", "settled"}:
-            raise BadInput(f"tables are {sorted(tables)}", accepted="rows, counts, settled")
-        rows, counts = tables["rows"].cpu().numpy().astype(np.int64), tables["counts"].cpu().numpy().astype(np.int64)
+        if set(tables) != {"grams", "counts", "settled"}:
+            raise BadInput(f"tables are {sorted(tables)}", accepted="grams, counts, settled")
+        grams, counts = tables["grams"].cpu().numpy().astype(np.int64), tables["counts"].cpu().numpy().astype(np.int64)
         width = self.family.order + 1
-        if rows.ndim != 2 or rows.shape[1] != width or counts.shape != rows.shape[:1]:
-            raise BadInput(f"tables have shapes {rows.shape} and {counts.shape}", accepted=f"(N, {width}) and (N,)")
-        largest = np.array([self._roots(), *[self.s] * (width - 2), self.space.symbols])
-        if (rows < 0).any() or (rows >= largest).any() or (counts < 1).any():
+        if grams.ndim != 2 or len(grams) != width or counts.shape != grams.shape[1:]:
+            raise BadInput(f"tables have shapes {grams.shape} and {counts.shape}", accepted=f"({width}, N) and (N,)")
+        largest = np.array([self._roots(), *[self.s] * (width - 2), self.space.symbols])[:, None]
+        if (grams < 0).any() or (grams >= largest).any() or (counts < 1).any():
             raise BadInput("tables hold symbols or counts out of range", why="they were counted for other data")
-        self.counted, self.counts, self.pending, self.levels = rows, counts, [], []
+        self.pending, self.settled = [(list(grams), counts)], False
+        self.grams, self.counts = [np.zeros(0, np.int64)] * width, np.zeros(0, np.int64)
         if bool(tables["settled"]):
             self.settle()
 
-    # Scores, Predicts, Samples
+    # Scores, Spells, Predicts, Samples
 
     def log_prob(self, batch: Batch, rows: Rows) -> LogProb:
-        x, device = batch.x.cpu().numpy(), batch.x.device
-        classes = self.classes(batch.condition, len(x), device).cpu().numpy()
-        total, alive = np.zeros(len(x)), np.ones(len(x), bool)
-        for t in range(x.shape[1]):
-            total += np.where(alive, np.log(self._probability(x[:, :t], classes, t, x[:, t])), 0.0)
-            if self.space.ends:
-                alive &= x[:, t] != 0
-        return LogProb(torch.from_numpy(total).to(device), "exact")
+        return LogProb(self.spell(batch, rows).sum(1), "exact")
+
+    def spell(self, batch: Batch, rows: Rows) -> Tensor:
+        """(B, T) in float64."""
+        x = batch.x.cpu().numpy()
+        classes = self.classes(batch.condition, len(x), batch.x.device).cpu().numpy()
+        sizes = np.broadcast_to(np.array(self.space.sizes), x.shape).reshape(-1)
+        each = np.log(self._probability(x, classes, 1.0 / sizes)).reshape(x.shape)
+        if self.space.ends and x.size:
+            each[:, 1:][np.cumsum(x == 0, axis=1)[:, :-1] > 0] = 0.0
+        return torch.from_numpy(each).to(batch.x.device)
 
     def next_logits(self, tokens: Tensor, condition: Condition, at: int | None = None) -> Tensor:
         """tokens (B, T) to (B, T + 1, V), or (B, V) with `at`. Past the last position every symbol is -inf."""
@@ -303,76 +277,79 @@ class NGramEngine(nn.Module, Counts, Samples, Scores, Predicts):
 
     def _merge(self) -> None:
         if self.pending:
-            shards = [(self.counted, self.counts), *self.pending]
-            self.counted, self.counts = tally(
-                np.concatenate([r for r, _ in shards]), np.concatenate([c for _, c in shards])
-            )
+            shards = [(self.grams, self.counts), *self.pending] if len(self.counts) else self.pending
+            if len(shards) == 1 and not len(self.counts):
+                columns, counts = shards[0]
+            else:
+                columns = [np.concatenate(parts) for parts in zip(*(grams for grams, _ in shards), strict=True)]
+                counts = np.concatenate([c for _, c in shards])
+            self.grams, self.counts = tally_columns(columns, counts)
             self.pending = []
 
-    def _contexts(self, before: Array, classes: Array, t: int) -> Array:
-        """before (B, t or more) to (B, 1 + n - 1): the root, then the last n - 1 symbols, oldest first."""
-        out = np.full((len(before), self.family.order), self.nothing, np.int64)
-        out[:, 0] = classes * self.places + (t if self.places > 1 else 0)
-        seen = min(t, self.family.order - 1)
-        if seen:
-            out[:, -seen:] = before[:, t - seen : t]
-        if self.places == 1 and t < self.family.order - 1:
-            out[:, -seen - 1] = self.begin_symbol
-        return out
+    def _smooth(self) -> Smoothed:
+        grams, counts = (self.grams, self.counts) if self.settled else ([c[:0] for c in self.grams], self.counts[:0])
+        return Smoothed(grams, counts, self.s, self.nothing, self.family.floor)
 
-    def _level(self, k: int, rows: Array, counts: Array) -> Level:
-        """rows (E, 1 + k + 1) with their counts (E,) to a level; the levels below are ready."""
-        below, _ = self._walk(rows[:, :-1], k)
-        key = below * self.s + rows[:, 1] if k else rows[:, 0]
-        contexts, number = np.unique(key, return_inverse=True)
-        entry = number * self.s + rows[:, -1]
-        order = np.argsort(entry, kind="stable")
-        number, counts, entry = number[order], counts[order], entry[order]
-        off = discounts(counts)[np.minimum(counts, 3)]
-        total = np.bincount(number, counts, len(contexts))
-        gamma = np.bincount(number, off, len(contexts)) / total
-        first = np.searchsorted(number, np.arange(len(contexts) + 1))
-        return Level(contexts, entry, np.append((counts - off) / total[number], 0.0), np.append(gamma, 1.0), first)
+    def _unseen(self, x: Array, fresh: Array | None) -> Iterator[tuple[slice | Array, int]]:
+        """Rows of x (B, T), and the position from which each of their symbols is to be counted."""
+        if fresh is None:
+            yield slice(None), 0
+            return
+        for many in np.unique(fresh[fresh > 0]).tolist():
+            rows = fresh == many
+            few = np.flatnonzero(rows)
+            # neighbours in a text are neighbours in memory: a slice of them copies nothing
+            dense = len(few) == few[-1] - few[0] + 1
+            yield (slice(int(few[0]), int(few[-1]) + 1) if dense else few), x.shape[1] - many
 
-    def _walk(self, contexts: Array, length: int) -> tuple[Array, list[Array]]:
-        """contexts (B, 1 + n') to the number of each one's context at lengths 0 to `length` - 1; -1 if never seen."""
-        number, numbers = contexts[:, 0], []
-        for k in range(length):
-            key = number * self.s + contexts[:, -k] if k else number
-            number = np.where(number >= 0, _find(self.levels[k].contexts, key), -1)
-            numbers.append(number)
-        return number, numbers
+    def _columns(self, x: Array, classes: Array, start: int) -> list[Array]:
+        """x (B, T), classes (B,) to the grams of positions from `start` on: order + 1 columns (B, T - start)."""
+        back, length = self.family.order - 1, x.shape[1]
+        if start < back:
+            past = np.full((len(x), back - start), self.nothing, np.int64)
+            if not start and self.places == 1 and not self.space.running:
+                past[:, -1] = self.begin_symbol
+            x, shift = np.concatenate((past, x), axis=1), back - start
+        else:
+            shift = 0
+        place = np.arange(start, length) if self.places > 1 else np.zeros(length - start, np.int64)
+        root = classes[:, None] * self.places + place
+        steps = [x[:, start + shift - j : length + shift - j] for j in range(1, back + 1)]
+        return [root, *steps, x[:, start + shift :]]
 
-    def _chain(self, before: Array, classes: Array, t: int) -> list[tuple[Level, Array]]:
-        """The levels behind a probability, coarsest first, each with the number (B,) of the context or -1."""
-        contexts = self._contexts(before, classes, t)
-        chain = list(zip(self.levels, self._walk(contexts, len(self.levels))[1], strict=True))
-        if not self.kinds:
-            return chain
-        quiet = self._contexts(before, np.zeros_like(classes), t)
-        alone = zip(self.levels, self._walk(quiet, len(self.levels))[1], strict=True)
-        told = [(level, np.where(classes > 0, number, -1)) for level, number in chain]
-        return [*alone, *told]
+    def _flat(self, x: Array, classes: Array, start: int) -> list[Array]:
+        """The grams of `_columns`, one after another and without those after an end: columns (N,)."""
+        columns = self._columns(x, classes, start)
+        if self.space.ends:
+            alive = np.ones(x.shape, bool)
+            alive[:, 1:] = np.cumsum(x == 0, axis=1)[:, :-1] == 0
+            return [column[alive[:, start:]] for column in columns]
+        return [column.reshape(-1) for column in columns]
 
-    def _probability(self, before: Array, classes: Array, t: int, symbol: Array) -> Floats:
-        """(B,) probability of `symbol` (B,) at position t."""
-        p = np.full(len(symbol), 1.0 / self.space.sizes[t])
-        for level, number in self._chain(before, classes, t):
-            entry = _find(level.entries, number * self.s + symbol)
-            p = level.gamma[number] * p + level.share[entry]
+    def _context(self, before: Array, classes: Array) -> list[Array]:
+        """before (B, t) to the context of the symbol that follows: order columns (B,)."""
+        following = np.concatenate((before, np.zeros((len(before), 1), np.int64)), axis=1)
+        return [column[:, -1] for column in self._columns(following, classes, 0)[:-1]]
+
+    def _probability(self, x: Array, classes: Array, p: Floats) -> Floats:
+        """(B T,) probabilities of the symbols of x (B, T), of which p (B T,) is the estimate from nothing."""
+        grams = [column.reshape(-1) for column in self._columns(x, np.zeros_like(classes), 0)]
+        a, b = self.smoothed.mixed(grams)
+        p = a + b * p
+        if self.kinds and (classes > 0).any():
+            told = self._columns(x, classes, 0)[0].reshape(-1)
+            a, b = self.smoothed.mixed([told, *grams[1:]])
+            p = np.where(np.repeat(classes > 0, x.shape[1]), a + b * p, p)
         return p
 
     def _distribution(self, before: Array, classes: Array, t: int) -> Floats:
         """(B, V) probabilities of all symbols at position t."""
         p = np.zeros((len(classes), self.space.symbols))
         p[:, : self.space.sizes[t]] = 1.0 / self.space.sizes[t]
-        for level, number in self._chain(before, classes, t):
-            p *= level.gamma[number, None]
-            rows = np.flatnonzero(number >= 0)
-            number = number[rows]
-            size = level.first[number + 1] - level.first[number]
-            entry = np.repeat(level.first[number] - (size.cumsum() - size), size) + np.arange(size.sum())
-            p[np.repeat(rows, size), level.entries[entry] % self.s] += level.share[entry]
+        p = self.smoothed.spread(p, self._context(before, np.zeros_like(classes)))
+        told = np.flatnonzero(classes > 0) if self.kinds else np.zeros(0, np.int64)
+        if len(told):
+            p[told] = self.smoothed.spread(p[told], self._context(before[told], classes[told]))
         return p
 
     def _logits(self, tokens: Tensor, classes: Tensor) -> Tensor:
@@ -387,49 +364,14 @@ class NGramEngine(nn.Module, Counts, Samples, Scores, Predicts):
             return torch.from_numpy(np.log(p)).to(tokens.device)
 
 
-def discounts(counts: Array) -> Floats:
-    """D of counts 0, 1, 2, and 3 or more, from how many entries have each count        Chen & Goodman 1999, eq. 26
-
-    Kept between a tenth and the count: small tables give wild values, and what is never discounted backs off nowhere.
-
-    >>> discounts(np.array([1] * 6 + [2] * 3 + [3] * 2 + [4]))
-    array([0. , 0.5, 1. , 2. ])
-    """
-    n1, n2, n3, n4 = (int((counts == c).sum()) for c in (1, 2, 3, 4))
-    if not (n1 and n2 and n3):
-        return np.array([0.0, 0.5, 1.0, 1.5])  # too few to estimate: KenLM's fallback
-    y = n1 / (n1 + 2 * n2)
-    wished = np.array([0.0, 1 - 2 * y * n2 / n1, 2 - 3 * y * n3 / n2, 3 - 4 * y * n4 / n3])
-    return np.clip(wished, [0.0, 0.1, 0.1, 0.1], [0.0, 1.0, 2.0, 3.0])
-
-
 def tally(rows: Array, counts: Array | None = None) -> tuple[Array, Array]:
     """Different rows of (N, K), sorted, and the sum of `counts` (N,) over equal ones (one each if None).
-
-    Columns are packed into one 64-bit key; when it is full, it is replaced by its rank.
 
     >>> tally(np.array([[3, 1], [0, 2], [3, 1]]))
     (array([[0, 2], [3, 1]]), array([1, 2]))
     """
-    key, room = np.zeros(len(rows), np.int64), 1
-    for column in rows.T:
-        size = int(column.max(initial=0)) + 1
-        if room * size >= 2**63:
-            ranks, key = np.unique(key, return_inverse=True)
-            room = len(ranks)
-        key, room = key * size + column, room * size
-    _, first, same = np.unique(key, return_index=True, return_inverse=True)
-    sums = np.zeros(len(first), np.int64)
-    np.add.at(sums, same, np.ones(len(rows), np.int64) if counts is None else counts)
-    return rows[first], sums
-
-
-def _find(keys: Array, wanted: Array) -> Array:
-    """Place of each wanted key (B,) in sorted `keys`, -1 where it is not there."""
-    if not len(keys):
-        return np.full(wanted.shape, -1, np.int64)
-    place = np.searchsorted(keys, wanted).clip(max=len(keys) - 1)
-    return np.where(keys[place] == wanted, place, -1)
+    columns, sums = tally_columns(list(rows.T), counts)
+    return np.column_stack(columns), sums
 
 
 def _kinds(space: Space) -> int:
