@@ -156,16 +156,6 @@ def test_values_that_hardly_repeat_look_like_identifiers() -> None:
     assert "identifier" in one(text(*(str(i * i) for i in range(60))))[2]
 
 
-def test_a_column_that_numbers_the_rows_is_noticed() -> None:
-    _, column, said = one(text(*(str(i) for i in range(100, 0, -1))))
-    assert column.kind == "integer"
-    assert (
-        said["rows"]
-        == "1 column with nothing but row numbers (--column NAME=drop, or kinds={name: 'drop'} in Python, leaves "
-        "a column out): 'a' (1 to 100)"
-    )
-
-
 def test_constant_and_empty_columns_are_kept_and_said() -> None:
     frame = pd.DataFrame({"a": ["7.50"] * 3, "b": ["", "NA", "NA"], "c": ["1", "2", "3"]})
     normal, columns, notices = infer(frame, typed=False)

@@ -308,7 +308,7 @@ def test_only_values_unlike_their_neighbours_are_spikes() -> None:
 
 
 def test_few_different_numbers_are_symbols() -> None:
-    frame = pd.DataFrame({"grade": np.tile([1.0, 1.3, 1.7, 2.0], 50), "size": np.arange(200)})
+    frame = pd.DataFrame({"grade": np.tile([1.0, 1.3, 1.7, 2.0], 50), "size": np.arange(200) * 3})
     codec = Tables(symbols=10).learn(read_table(frame))
     assert codec.fields("grade") == (Field("grade", Tokens(4, 1)),)
     assert codec.fields("size") == (Field("size", Real((1,))),)

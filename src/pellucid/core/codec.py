@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
@@ -21,7 +22,20 @@ from pellucid.core.rows import Rows
 from pellucid.core.run import Noticed
 from pellucid.core.space import Space, space_from_plain, space_to_plain
 
-__all__ = ["Bridge", "Chain", "Codec", "Domain", "Identity", "Measures", "Remarks"]
+__all__ = [
+    "Bridge",
+    "Carries",
+    "Chain",
+    "Codec",
+    "Completes",
+    "Constrains",
+    "Domain",
+    "Fills",
+    "Identity",
+    "Measures",
+    "Part",
+    "Remarks",
+]
 
 Items = TypeVar("Items")
 
@@ -116,6 +130,70 @@ class Remarks(abc.ABC):
         """What is to be said about words that are taken all the same; a value may be a list, with one word a row."""
 
 
+class Constrains(abc.ABC):
+    """A codec whose items keep what was declared between their parts: `decode` gives no item that breaks an order.
+
+    Most of it is kept by how items are written. What is not is watched: whoever draws items draws those again that
+    decoding would have to move, so that the others follow the model.
+    """
+
+    @abc.abstractmethod
+    def watched(self) -> tuple[str, ...]:
+        """Constraints that events may break, in the user's words; none when writing alone keeps them all."""
+
+    @abc.abstractmethod
+    def moved(self, x: Tensor, condition: Condition, rows: Rows) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """(B,) bool: events that decoding has to move, or that break a constraint even so."""
+
+    @abc.abstractmethod
+    def broken(self, items: Any) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """(B,) bool: items that break a constraint."""
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """What some of a user's words fix of an event.
+
+    x: (*event,), 0 where nothing is fixed. known: (*event,) bool. names: whose words these are.
+    """
+
+    x: Tensor
+    known: Tensor
+    names: tuple[str, ...]
+
+
+class Completes(abc.ABC):
+    """A codec whose events stand for several parts of an item, each of which can be asked for."""
+
+    @abc.abstractmethod
+    def possible(self, where: Mapping[str, object]) -> None:
+        """Raises BadInput for words that no item can meet, alone or together, naming what was accepted."""
+
+    @abc.abstractmethod
+    def exact(self, name: str, word: object) -> bool:
+        """Does the word name one value, not a range of them?"""
+
+    @abc.abstractmethod
+    def part(self, where: Mapping[str, object]) -> tuple[Part, ...]:
+        """One for each name whose word fixes a part of the event; other names are left out."""
+
+    @abc.abstractmethod
+    def levels(self, name: str) -> tuple[str, ...]:
+        """The values that a part can have, in words. Raises BadInput for one that cannot be counted."""
+
+
+class Fills(abc.ABC):
+    """A codec of items of which parts may be missing."""
+
+    @abc.abstractmethod
+    def lacks(self, x: Tensor) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """(B,) bool: which events have a missing part that could be there."""
+
+    @abc.abstractmethod
+    def filled(self, x: Tensor, pool: Tensor) -> Tensor:
+        """(B, *event) with each missing part taken from the event of `pool` (n, *event) that is nearest in the rest."""
+
+
 class Domain(abc.ABC, Generic[Items]):
     """Settings of one kind of data. Subclasses are frozen, keyword-only dataclasses."""
 
@@ -165,7 +243,15 @@ class Bridge(abc.ABC):
         """Learned tensors."""
 
 
-class Identity(Bridge):
+class Carries(abc.ABC):
+    """A bridge that keeps parts of an event apart, so that a known part stays a known part."""
+
+    @abc.abstractmethod
+    def carry(self, known: Tensor) -> Tensor:
+        """(*source event) bool to (*target event) bool: places that the known numbers alone decide."""
+
+
+class Identity(Bridge, Carries):
     """The bridge between a space and itself."""
 
     name = "identity"
@@ -186,6 +272,9 @@ class Identity(Bridge):
 
     def back(self, y: Tensor, rows: Rows) -> Tensor:
         return y
+
+    def carry(self, known: Tensor) -> Tensor:
+        return known
 
     def lift(self, log_prob: LogProb, x: Tensor, rows: Rows) -> LogProb:
         return log_prob

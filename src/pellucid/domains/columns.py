@@ -6,7 +6,8 @@ so that a long column costs little. What was decided is recorded such that `give
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -20,18 +21,20 @@ from pellucid.core.errors import BadInput, nearest
 from pellucid.core.run import Noticed
 from pellucid.domains.coded import Coded, Stored, coded_column
 from pellucid.domains.dates import Dates, clock_step, find_dates, shown_format
+from pellucid.domains.identifiers import form_of_numbers, form_of_texts, is_identifier
 from pellucid.domains.remarks import Remark, notices, quoted
 
 __all__ = ["NUMBER", "Column", "Kind", "Stored", "infer"]
 
-Kind = Literal["number", "integer", "category", "boolean", "date", "constant", "empty"]
+Kind = Literal["number", "integer", "category", "boolean", "date", "key", "constant", "empty"]
 
-ASKED = ("number", "integer", "category", "boolean", "date", "drop")
+ASKED = ("number", "integer", "category", "boolean", "date", "key", "drop")
 NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 INFINITE = r"(?i)^[+-]?inf(inity)?$"
 MOST_DECIMALS = 9
 MANY = 10  # so many different numbers with a common divisor do not come about by chance
 MANY_ROWS = 50  # from so many different values on, all of them different is worth a word
+PAIRED = (3, 10_000)  # different values of columns that are compared for saying the same
 EXACT = 2**53  # float64 holds every whole number up to here
 
 
@@ -42,6 +45,7 @@ class Column:
     name, kind: the kind decides the dtype in the normalised frame:
         number float64 (missing NaN); integer int64, or Int64 where values are missing; category str;
         boolean bool, or boolean where values are missing; date datetime64[us];
+        key: an identifier, different in every row, int64 or str, which no model learns;
         constant: as the value is stored; empty: float64, all NaN.
     stored: what the values were: a category may have been stored as an integer, an integer as a number ("63.0").
     missing, distinct: how many cells are missing, and how many different values the others have.
@@ -77,7 +81,7 @@ def infer(
 
     Args:
         override: kinds by column name that replace the inference: number, integer, category, boolean, date,
-            date:FORMAT (such as "date:%d/%m/%Y"), or drop.
+            date:FORMAT (such as "date:%d/%m/%Y"), key (an identifier), or drop.
         typed: False for a file of text, where a column of digits is no surprise.
 
     Raises:
@@ -89,17 +93,44 @@ def infer(
     """
     asked = _checked_override(frame, override or {})
     remarks: list[Remark] = []
+    series, columns = _columns(frame, asked, typed, remarks, keys=True)
+    still = ("key", "constant", "empty")
+    if columns and "key" not in asked.values() and all(c.kind in still for c in columns):
+        remarks = []  # what is left besides identifiers holds nothing to learn: they may be all that matters
+        series, columns = _columns(frame, asked, typed, remarks, keys=False)
+    remarks += _paired(series, columns)
+    return pd.DataFrame(series), tuple(columns), notices(remarks)
+
+
+def _columns(
+    frame: pd.DataFrame, asked: Mapping[str, str], typed: bool, remarks: list[Remark], keys: bool
+) -> tuple[dict[str, pd.Series], list[Column]]:
     series, columns = {}, []
     for name in frame.columns:
         wanted = asked.get(name)
         if wanted == "drop":
             remarks.append(Remark("dropped", name))
             continue
-        series[name], column = _Reader(name, wanted, typed, remarks).read(frame[name])
+        series[name], column = _Reader(name, wanted, typed, remarks, keys).read(frame[name])
         columns.append(column)
         if wanted:
             remarks.append(Remark("asked", name, detail=wanted))
-    return pd.DataFrame(series), tuple(columns), notices(remarks)
+    return series, columns
+
+
+def _paired(series: Mapping[str, pd.Series], columns: Sequence[Column]) -> list[Remark]:
+    """Columns that say the same in other words: to each value of one belongs one value of the other."""
+    alike: dict[tuple[int, int], list[Column]] = {}
+    for column in columns:
+        if column.kind in ("category", "integer", "number", "date") and PAIRED[0] <= column.distinct <= PAIRED[1]:
+            alike.setdefault((column.distinct, column.missing), []).append(column)
+    found: dict[bytes, list[str]] = {}
+    for group in alike.values():
+        for column in group if len(group) > 1 else ():
+            codes = pd.factorize(series[column.name])[0]  # numbered as they first appear
+            if len(codes) >= 2 * column.distinct:
+                found.setdefault(hashlib.sha256(codes.tobytes()).digest(), []).append(column.name)
+    return [Remark("paired", ", ".join(names)) for names in found.values() if len(names) > 1]
 
 
 # ------------------------------------------------------------------------------------------------ reading one column
@@ -113,11 +144,13 @@ class _Reader:
     wanted: str | None
     typed: bool
     remarks: list[Remark]
+    keys: bool = True
 
     def read(self, series: pd.Series) -> tuple[pd.Series, Column]:
         coded = coded_column(series, self.name, self.remarks)
         kept = {"boolean": "b", "date": "M"}.get((self.wanted or "").partition(":")[0], "")
-        if not coded.is_text and self.wanted not in (None, "number", "integer") and coded.values.dtype.kind != kept:
+        replaced = self.wanted not in (None, "number", "integer", "key")
+        if not coded.is_text and replaced and coded.values.dtype.kind != kept:
             coded = replace(coded, values=pa.array(coded.texts(), pa.string()))
         settled = self.wanted is None and isinstance(series.dtype, pd.CategoricalDtype)
         if coded.is_text and len(coded.values) and not settled:
@@ -153,9 +186,9 @@ class _Reader:
         if commas is not None:
             return commas
         others = texts.filter(pc.invert(numeric)).to_pylist()
-        if wanted is not None:
+        if wanted not in (None, "key"):
             raise self.refused(f"{len(others):,} of its values are not numbers: {quoted(others)}", "Clean them first")
-        dated = self.as_dates(coded)
+        dated = self.as_dates(coded) if wanted is None else None
         if dated is not None:
             return dated
         counts = coded.counts()
@@ -176,12 +209,12 @@ class _Reader:
     def as_numbers(self, coded: Coded) -> Coded:
         texts = pc.utf8_ltrim(pc.utf8_lower(coded.values), "+")
         zeros = pc.match_substring_regex(texts, r"^-?0[0-9]")
-        if self.wanted is None and pc.any(zeros).as_py():
+        if self.wanted in (None, "key") and pc.any(zeros).as_py():
             self.say("zeros", detail=f"such as {quoted(coded.values.filter(zeros).to_pylist())}")
             return coded
         whole = pc.all(pc.match_substring_regex(texts, r"^-?[0-9]+$")).as_py()
         if whole and pc.max(pc.utf8_length(texts)).as_py() > 18:
-            if self.wanted is None:
+            if self.wanted in (None, "key"):
                 self.say("long")
                 return coded
             whole = False
@@ -252,6 +285,8 @@ class _Reader:
             self.say("empty")
             column = Column(name=self.name, kind="empty", stored="text", missing=missing, distinct=0)
             return pd.Series(np.full(rows, np.nan)), replace(column, missing_as=coded.missing_as)
+        if self.is_key(coded, rows):
+            return self.as_key(coded)
         constant = distinct == 1 and self.wanted is None
         if constant and missing and not coded.is_text:  # present or not is all there is to know
             coded, constant = replace(coded, values=pa.array(coded.texts(), pa.string())), False
@@ -279,11 +314,32 @@ class _Reader:
             column = replace(column, kind="constant", levels=(coded.texts()[0],))
         elif self.wanted is None and distinct >= MANY_ROWS:
             unique = distinct == rows and column.kind == "integer"
-            if unique and column.high - column.low == rows - 1:  # type: ignore[operator]
-                self.say("rows", detail=f"{column.low:.0f} to {column.high:.0f}")
-            elif unique or (column.kind == "category" and distinct > 0.9 * (rows - missing)):
+            if unique or (column.kind == "category" and distinct > 0.9 * (rows - missing)):
                 self.say("identifier", detail=f"{distinct:,} different")
         return coded.series(), column
+
+    def is_key(self, coded: Coded, rows: int) -> bool:
+        """Is the column an identifier, by its values and its name or because that was asked?"""
+        distinct = len(coded.values)
+        kind = "t" if coded.is_text else coded.values.dtype.kind
+        if self.wanted == "key":
+            if distinct < rows or kind not in "ti":
+                why = f"{rows - distinct:,} of its {rows:,} cells are missing or repeat another"
+                why = why if kind in "ti" else "it holds no whole numbers and no text"
+                raise self.refused(why, "An identifier is different in every row; say category, integer or drop")
+            return True
+        if self.wanted is not None or not self.keys or distinct < rows or kind not in "ti":
+            return False
+        running = kind == "i" and int(coded.values[-1]) - int(coded.values[0]) == rows - 1
+        return is_identifier(self.name, distinct, running, kind == "t")
+
+    def as_key(self, coded: Coded) -> tuple[pd.Series, Column]:
+        """The column as an identifier; new ones are said aloud."""
+        texts = coded.is_text
+        form = form_of_texts(coded.values.to_pylist(), self.name) if texts else form_of_numbers(int(coded.values[-1]))
+        self.say("key", detail=f"new rows get {form.words()}")
+        stored: Stored = "text" if texts else "integer"
+        return coded.series(), Column(name=self.name, kind="key", stored=stored, missing=0, distinct=len(coded.values))
 
 
 # ---------------------------------------------------------------------------------------------------- in order of use

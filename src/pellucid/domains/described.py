@@ -48,7 +48,7 @@ class DataReport(report.Report):
     columns, histograms: one each for each column of a table.
     missing: empty cells of a table. duplicates: items equal to an earlier one; row numbers are not compared.
     conflicting: pictures whose equals have another label.
-    ignored: columns that only number the rows, left out when rows are compared.
+    ignored: identifiers, left out when rows are compared.
     samples: (n, H, W) or (n, H, W, 3) uint8, a spread over the set, with `captions`.
     captioned: pictures that have a caption.
     """
@@ -218,7 +218,9 @@ def _describe_table(data: TableData) -> DataReport:
 
 
 def _numbers_rows(column: Column, values: pd.Series) -> bool:
-    """Does the column hold n whole numbers in a row, each once?"""
+    """Is the column an identifier, or n whole numbers in a row, each once?"""
+    if column.kind == "key":
+        return True
     if column.kind != "integer" or len(values) < 2 or values.isna().any():
         return False
     return bool(values.is_unique and int(values.max()) - int(values.min()) == len(values) - 1)
@@ -227,7 +229,7 @@ def _numbers_rows(column: Column, values: pd.Series) -> bool:
 def _histogram(column: Column, values: pd.Series) -> Histogram:
     known = values.dropna()
     told_apart = column.kind == "category" and column.distinct > 0.9 * len(known)  # every bar would be 1
-    if column.kind in ("constant", "empty") or not len(known) or told_apart:
+    if column.kind in ("constant", "empty", "key") or not len(known) or told_apart:
         return Histogram(name=column.name, labels=(), counts=())
     few = known.nunique() <= BARS
     if column.kind in ("category", "boolean") or (column.kind == "integer" and few):
@@ -264,7 +266,7 @@ def _column_row(column: Column) -> tuple[report.Cell, ...]:
     low = "" if column.low is None else _place(column, column.low)
     high = "" if column.high is None or column.kind == "constant" else _place(column, column.high)
     step = "" if column.step is None or column.kind == "constant" else _step(column)
-    remarks = []
+    remarks = ["made anew, never learned"] if column.kind == "key" else []
     if column.kind == "constant" and column.levels:
         remarks.append(f"always {column.levels[0]}")
     if column.skew is not None and abs(column.skew) > LONG_TAIL:

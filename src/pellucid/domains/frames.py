@@ -13,7 +13,7 @@ import os
 import re
 import zlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -29,6 +29,8 @@ from numpy.typing import NDArray
 from pellucid.core.errors import BadInput, nearest
 from pellucid.core.run import Noticed
 from pellucid.domains.columns import NUMBER, Column, infer
+from pellucid.domains.constraint_words import constraint_lines, read_constraint
+from pellucid.domains.constraints import Constraint, breaking, check_together, refusal
 from pellucid.domains.given import as_given, as_written
 from pellucid.domains.pictures import spread
 
@@ -67,6 +69,7 @@ class TableData:
     notices: what was inferred, converted or skipped while reading.
     source: a short label of where it came from.
     target: the column to be predicted, when one was named.
+    constraints: what holds between columns in every row, when something was declared.
 
     >>> table = read_table(pd.DataFrame({"age": [31, 52, 47], "ill": [True, False, True]}), target="ill")
     >>> len(table), [column.kind for column in table.columns], table.take([1]).frame["age"].tolist()
@@ -78,6 +81,7 @@ class TableData:
     notices: tuple[Noticed, ...] = ()
     source: str = "table"
     target: str | None = None
+    constraints: tuple[Constraint, ...] = ()
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -122,6 +126,8 @@ def read_table(
     delimiter: str | None = None,
     encoding: str | None = None,
     limit: int | None = None,
+    constraints: Iterable[str] | Path = (),
+    drop_breaking: bool = False,
 ) -> TableData:
     """A table from a CSV or TSV file (also .gz), a Parquet file, a data frame, or anything that streams Arrow.
 
@@ -130,9 +136,12 @@ def read_table(
         target: the column to be predicted later.
         delimiter, encoding: of a text file; None finds them out.
         limit: read so many rows, spread evenly over the table.
+        constraints: texts such as "start <= end", "total = a + b", "together: city, country", or a file of them.
+        drop_breaking: leave out rows that break a constraint, instead of refusing the table.
 
     Raises:
-        BadInput: no table, no rows, no header, columns of one name, damaged or enormous files, an unknown target.
+        BadInput: no table, no rows, no header, columns of one name, damaged or enormous files, an unknown target,
+            constraints that cannot be read, contradict each other or are broken by rows.
     """
     if limit is not None and limit < 1:
         raise BadInput(f"limit is {limit}", accepted="1 or more, or None for all rows")
@@ -164,14 +173,26 @@ def read_table(
     if len(at) < len(frame):
         said.append(_say("limit", f"{len(at):,} of {len(frame):,} rows read, evenly spread", len(at)))
         frame = frame.iloc[at].reset_index(drop=True)
-    frame, columns, noticed = infer(frame, kinds, typed=header is None)
+    raw = frame
+    frame, columns, noticed = infer(raw, kinds, typed=header is None)
+    declared = tuple(dict.fromkeys(read_constraint(text, columns) for text in constraint_lines(constraints)))
+    check_together(declared, target)
+    if broken := breaking(declared, frame, columns):
+        lost = np.logical_or.reduce(list(broken.values()))
+        if not drop_breaking or lost.all():
+            raise refusal(broken)
+        frame, columns, noticed = infer(raw[~lost].reset_index(drop=True), kinds, typed=header is None)
+        declared = tuple(read_constraint(c.text, columns) for c in declared)
+        each = ", ".join(f"'{text}' {int(rows.sum()):,}" for text, rows in broken.items())
+        said.append(_say("breaking", f"{lost.sum():,} rows left out that break a constraint: {each}", int(lost.sum())))
     if header is not None:
         _check_header(label, header, frame, columns)
     if not any(column.kind != "empty" for column in columns):
         raise BadInput(f"'{label}' has {len(frame):,} rows but no value in any column", accepted="a table with values")
     if target is not None and target not in frame.columns:
         raise BadInput(f"target is '{target}', which kinds drops", next="Keep the column or name another target")
-    return TableData(frame=frame, columns=columns, notices=(*said, *noticed), source=label, target=target)
+    notices = (*said, *noticed)
+    return TableData(frame=frame, columns=columns, notices=notices, source=label, target=target, constraints=declared)
 
 
 # -------------------------------------------------------------------------------------------- data frames and Parquet

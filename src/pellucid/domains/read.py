@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pellucid.core.errors import BadInput, nearest
 from pellucid.core.run import Noticed
 from pellucid.core.settings import from_plain
+from pellucid.domains.constraint_words import constraint_lines
 from pellucid.domains.frames import ArrowStream, TableSource, read_table
 from pellucid.domains.idx import IDX
 from pellucid.domains.kinds import Data, kind_of_data, words_for
@@ -36,6 +37,7 @@ ACCEPTED = (
     "a folder of pictures, .npz, .npy, idx files, .csv, .tsv, .parquet, .txt, a data frame, an array, "
     + " or ".join(f"'{name}'" for name in NAMED)
 )
+OF_KIND = {"size": "images", "colour": "images", "text": "text"}  # options of read; others are of tables
 SHAPES = 4000  # pictures, when no limit says otherwise
 FEWEST = 10  # of which one, a tenth, can be held out
 
@@ -50,6 +52,8 @@ def read(
     kinds: Mapping[str, str] | None = None,
     text: Mapping[str, object] | None = None,
     limit: int | None = None,
+    constraints: Iterable[str] | Path = (),
+    drop_breaking: bool = False,
 ) -> Data:
     """Pictures, a table or a text from a path, a data frame, an array, or a name.
 
@@ -59,7 +63,8 @@ def read(
         kind: "images", "table" or "text" replaces the inference.
         target: the column to be predicted, or the label array of an `.npz`.
         size, colour: of pictures, see `read_pictures`.
-        kinds: of columns, see `read_table`. text: how a text is read, such as {"form": "lines"}, see `TextReading`.
+        kinds, constraints, drop_breaking: of columns, see `read_table`.
+        text: how a text is read, such as {"form": "lines"}, see `TextReading`.
         limit: read so many items, spread evenly.
 
     Raises:
@@ -84,7 +89,9 @@ def read(
         found, why = _kind_of_object(source)
     if kind not in ("auto", found):
         raise BadInput(f"kind is '{kind}', but {why}", accepted=f"kind='{found}' for this")
-    _check_options(found, size=size is not None, colour=colour != "auto", kinds=bool(kinds), text=bool(text))
+    constraints = constraint_lines(constraints)
+    given = {"size": size is not None, "colour": colour != "auto", "kinds": bool(kinds), "text": bool(text)}
+    _check_options(found, given | {"constraints": bool(constraints), "drop_breaking": drop_breaking})
     said = f"read as {_words(found)} " + ("as asked" if kind != "auto" else f"because {why}")
     data: Data
     if found == "text":
@@ -93,7 +100,9 @@ def read(
         data = read_text(source, from_plain(TextReading, text or {}), limit=limit)
     elif found == "table":
         assert not isinstance(source, np.ndarray)
-        data = read_table(source, kinds=kinds, target=target, limit=limit)
+        data = read_table(
+            source, kinds=kinds, target=target, limit=limit, constraints=constraints, drop_breaking=drop_breaking
+        )
     elif isinstance(source, np.ndarray):
         _no_target(target, "an array")
         data = pictures_from_array(source, size=size, colour=colour, limit=limit)
@@ -214,9 +223,10 @@ def _missing(path: Path) -> BadInput:
     )
 
 
-def _check_options(found: str, *, size: bool, colour: bool, kinds: bool, text: bool) -> None:
-    given = {"size": ("images", size), "colour": ("images", colour), "kinds": ("table", kinds), "text": ("text", text)}
-    strange = [name for name, (of, said) in given.items() if said and of != found]
+def _check_options(found: str, said: Mapping[str, bool]) -> None:
+    """Refuse options that are of use for another kind of data."""
+    given = {name: (OF_KIND.get(name, "table"), is_said) for name, is_said in said.items()}
+    strange = [name for name, (of, is_said) in given.items() if is_said and of != found]
     if strange:
         uses = {"images": "pictures", "table": "columns of a table", "text": "texts"}
         other = uses[given[strange[0]][0]]

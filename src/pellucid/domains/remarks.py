@@ -29,9 +29,10 @@ SENTENCES = {
     "utc": "columns of times from several time zones, turned into UTC",
     "seconds": "columns of time spans, read as seconds",
     "identifier": "columns whose values hardly ever repeat: identifiers or free text, which a model can only copy "
-    "(--column NAME=drop, or kinds={name: 'drop'} in Python, leaves a column out)",
-    "rows": "columns with nothing but row numbers (--column NAME=drop, or kinds={name: 'drop'} in Python, leaves "
-    "a column out)",
+    "(--column NAME=key makes new ones, NAME=drop leaves the column out; kinds={name: 'key'} in Python)",
+    "key": "columns of identifiers, which are not learned and made anew for new rows (--column NAME=KIND, or "
+    "kinds={name: KIND} in Python, reads a column as something else)",
+    "paired": "groups of columns that say the same in other words (--constraint 'together: A, B' keeps them so)",
     "constant": "columns with one value only, reproduced as they are",
     "empty": "columns without any value, kept empty",
     "asked": "columns whose kind is as you asked",
@@ -71,7 +72,7 @@ def notices(remarks: Sequence[Remark]) -> tuple[Noticed, ...]:
             first.append(f"'{remark.column}'" + (f" ({inside})" if inside else ""))
         sentence = SENTENCES[topic]
         if total == 1:
-            sentence = re.sub(r"^(columns|values|cells)", lambda m: m[0][:-1], sentence)
+            sentence = re.sub(r"^(columns|values|cells|groups)", lambda m: m[0][:-1], sentence)
         more = f" and {len(group) - 6} more" if len(group) > 6 else ""
         said.append(Noticed(topic=topic, text=f"{total:,} {sentence}: {', '.join(first)}{more}", count=total))
     return tuple(said)

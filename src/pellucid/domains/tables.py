@@ -6,8 +6,8 @@ to be predicted) as the condition.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,18 +18,21 @@ from torch import Tensor
 
 from pellucid.core import report
 from pellucid.core.batch import Condition
-from pellucid.core.codec import Codec, Domain, Measures
+from pellucid.core.codec import Codec, Completes, Constrains, Domain, Fills, Measures, Part
 from pellucid.core.errors import BadInput, nearest
 from pellucid.core.rows import Rows
-from pellucid.core.space import Field, Mixed, Space
+from pellucid.core.space import Field, Mixed, Space, Tokens
+from pellucid.domains.arranged import Arrangement, Distance, Joined
+from pellucid.domains.asking import check_orders, fixed, joint, meeting, never, only, values_of
 from pellucid.domains.cells import Cells, Fixed, Symbols, kind_of, numbers_in
 from pellucid.domains.columns import Column
 from pellucid.domains.frames import TableData
+from pellucid.domains.keys import Keys
 from pellucid.domains.rulers import TOLERANCE, Numbers
 from pellucid.domains.scales import Floats
 from pellucid.domains.stored import no_tensors, stored_settings
 from pellucid.domains.targets import Target
-from pellucid.domains.wishes import fulfils
+from pellucid.domains.wishes import Others, fulfils, range_of
 
 __all__ = ["TableCodec", "Tables"]
 
@@ -72,19 +75,30 @@ class Tables(Domain[TableData]):
             raise BadInput(
                 f"target '{items.target}' is no column", accepted=", ".join(names), next=nearest(items.target, names)
             )
-        cells = [self._cells(c, items.frame[c.name]) for c in items.columns if c.name != items.target]
+        arranged = Arrangement.learn(items.frame, items.columns, items.constraints, items.target)
+        rows, columns = arranged.inner(items.frame)
+        cells = [self._cells(c, rows[c.name]) for c in columns if c.name != items.target]
         target = None
         if items.target is not None:
             column = items.columns[names.index(items.target)]
             series = items.frame[items.target]
             seen = series[series.notna()]
             target = Target.learn(self._cells(column, seen, target=True), seen)
-        return TableCodec(items.columns, tuple(cells), target)
+        return TableCodec(columns, tuple(cells), target, arranged)
 
     def _cells(self, column: Column, series: pd.Series, *, target: bool = False) -> Cells:
         gap = not target and (column.missing > 0 or bool(series.isna().any()))
         if column.kind in ("constant", "empty"):
             return Fixed.learn(column, series)
+        if column.kind == "key" and target:
+            raise BadInput(
+                f"the target '{column.name}' is an identifier",
+                accepted="a column that says something about its row",
+                why="Its values are all different, so that none can be learned.",
+                next=f"Say --column {column.name}=category if it is none.",
+            )
+        if column.kind == "key":
+            return Keys.learn(column, series)
         if column.kind in ("category", "boolean"):
             return Symbols.learn(column, series, gap)
         found, missing = numbers_in(series, column)
@@ -100,24 +114,34 @@ class Tables(Domain[TableData]):
 class _Stored:
     cells: tuple[Mapping[str, Any], ...]
     target: Mapping[str, Any] | None
+    arranged: Mapping[str, Any] | None
 
 
-class TableCodec(Codec[TableData], Measures):
+class TableCodec(Codec[TableData], Measures, Constrains, Completes, Fills):
     """Columns side by side in one flat event, in the table's order.
 
     Args:
-        columns: of the table, in order.
+        columns: of the table, in order, as cells are learned for them.
         cells: one for each column that is not the target, in that order.
         target: the column that is the condition, if one is.
+        arranged: between these columns and those that users see, where constraints make a difference.
 
     `fields(name)` names the fields of a column.
     """
 
     kind = "table"
 
-    def __init__(self, columns: tuple[Column, ...], cells: tuple[Cells, ...], target: Target | None) -> None:
-        self._columns, self._cells, self._target = columns, cells, target
-        taken = {c.name for c in columns}
+    def __init__(
+        self,
+        columns: tuple[Column, ...],
+        cells: tuple[Cells, ...],
+        target: Target | None,
+        arranged: Arrangement | None = None,
+    ) -> None:
+        self._inner, self._cells, self._target = columns, cells, target
+        self._arranged = arranged or Arrangement(outer=columns, target=None if target is None else target.name)
+        self._columns = self._arranged.outer
+        taken = {c.name for c in (*columns, *self._columns)}
         self._fields = [c.fields(taken) for c in cells]
         fields = [field for group in self._fields for field in group]
         if not fields:
@@ -148,10 +172,14 @@ class TableCodec(Codec[TableData], Measures):
     def fields(self, name: str) -> tuple[Field, ...]:
         """The fields of a column; none for one that never changes and for the target."""
         self._column(name)
-        return next((group for c, group in zip(self._cells, self._fields, strict=True) if c.column.name == name), ())
+        place = self._arranged.place_of(name)
+        return next((group for c, group in zip(self._cells, self._fields, strict=True) if c.column.name == place), ())
 
     def encode(self, items: TableData) -> Tensor:
-        parts = [part for c in self._cells for part in c.write(self._series(items, c.column.name))]
+        """(B, D). Raises BadInput for rows that break a constraint."""
+        inner = replace(items, frame=self._arranged.inward(items.frame))
+        learned = [c for c in self._cells if not isinstance(c, Keys)]
+        parts = [part for c in learned for part in c.write(self._series(inner, c.column.name))]
         return torch.from_numpy(np.stack(parts, axis=1).astype(np.float32))
 
     def _series(self, items: TableData, name: str) -> pd.Series:
@@ -196,15 +224,42 @@ class TableCodec(Codec[TableData], Measures):
 
     def decode(self, x: Tensor, condition: Condition, rows: Rows) -> TableData:
         """A table with the columns of the training table; a target that is not given is missing."""
+        frame = self._arranged.outward(self._opened(x, condition, rows))
+        frame = pd.DataFrame({c.name: frame[c.name] for c in self._columns})
+        return TableData(
+            frame=frame,
+            columns=self._columns,
+            source="decoded",
+            target=self.target,
+            constraints=self._arranged.constraints,
+        )
+
+    def _opened(self, x: Tensor, condition: Condition, rows: Rows) -> pd.DataFrame:
+        """The columns that cells are learned for."""
         event = _numpy(x)
         if np.isnan(event).any():
             raise BadInput("events hold NaN", accepted="numbers", why="no cell is nearest to it")
         each = zip(self._cells, self._parts(event), strict=True)
-        series = {c.column.name: c.read(parts, len(event)) for c, parts in each}
+        series = {
+            c.column.name: c.made(rows) if isinstance(c, Keys) else c.read(parts, len(event)) for c, parts in each
+        }
         if self._target is not None:
             series[self._target.name] = self._target.read(condition, len(event))
-        frame = pd.DataFrame({c.name: series[c.name] for c in self._columns})
-        return TableData(frame=frame, columns=self._columns, source="decoded", target=self.target)
+        return pd.DataFrame({c.name: series[c.name] for c in self._inner})
+
+    @property
+    def constraints(self) -> tuple[str, ...]:
+        """What was declared, in the user's words."""
+        return tuple(dict.fromkeys(c.text for c in self._arranged.constraints))
+
+    def watched(self) -> tuple[str, ...]:
+        return tuple(c.text for c in self._arranged.watched)
+
+    def moved(self, x: Tensor, condition: Condition, rows: Rows) -> NDArray[np.bool_]:
+        return self._arranged.moved(self._opened(x, condition, rows))
+
+    def broken(self, items: TableData) -> NDArray[np.bool_]:
+        return self._arranged.broken(items.frame)
 
     def _parts(self, event: Floats) -> Iterable[list[Floats]]:
         """The fields of each column: (B,) each."""
@@ -220,6 +275,114 @@ class TableCodec(Codec[TableData], Measures):
             fulfilled &= fulfils(self._series(items, name), column, word)
         return fulfilled
 
+    # ----------------------------------------------------------------------------------------------- parts of an event
+
+    def _group(self, name: str) -> Joined | None:
+        """The joined columns that this one belongs to."""
+        return next((g for g in self._arranged.joined if name in {c.column.name for c in g.cells}), None)
+
+    def _own(self, name: str) -> Cells | None:
+        """How a column's cells are written by themselves; None where that follows from other columns."""
+        self._column(name)
+        if name == self.target and self._target is not None:
+            return self._target.cells
+        return next((c for c in self._cells if c.column.name == name), None)
+
+    def possible(self, where: Mapping[str, object]) -> None:
+        for name, word in where.items():
+            own, group = self._own(name), self._group(name)
+            if own is not None:
+                meeting(own, word)
+            elif group is not None:
+                joint(group, where)
+            else:
+                fulfils(pd.Series(dtype=object), self._column(name), word)  # refuses what cannot be read
+                for distance in self._arranged.distances:
+                    if distance.column.name == name and (word is None or not self._reaches(distance, word)):
+                        raise never(self._column(name), word, [f"{distance.low} to {distance.high}"])
+        check_orders(self._arranged, where)
+
+    def _reaches(self, distance: Distance, word: object) -> bool:
+        if isinstance(word, Others) or str(word).startswith("!="):
+            return True
+        low, high = range_of(distance.column, word)
+        return low <= distance.high and high >= distance.low
+
+    def exact(self, name: str, word: object) -> bool:
+        own = self._own(name)
+        return own is not None and only(own, word)
+
+    def part(self, where: Mapping[str, object]) -> tuple[Part, ...]:
+        found, done = [], set[str]()
+        for name, word in where.items():
+            own, group = self._own(name), self._group(name)
+            if group is not None and group.name not in done:
+                done.add(group.name)
+                numbers = np.flatnonzero(joint(group, where))
+                names = tuple(c.column.name for c in group.cells if c.column.name in where)
+                if len(numbers) == 1:
+                    found.append(self._part(group.name, [float(numbers[0])], names))
+            elif own is not None and name != self.target and (values := fixed(own, word)) is not None:
+                found.append(self._part(name, values, (name,)))
+        return tuple(found)
+
+    def _part(self, place: str, values: Sequence[float], names: tuple[str, ...]) -> Part:
+        x, known, at = torch.zeros(self._space.shape), torch.zeros(self._space.shape, dtype=torch.bool), 0
+        for cells, group in zip(self._cells, self._fields, strict=True):
+            if cells.column.name == place:
+                x[at : at + len(group)] = torch.tensor(values)
+                known[at : at + len(group)] = True
+            at += len(group)
+        return Part(x, known, names)
+
+    def levels(self, name: str) -> tuple[str, ...]:
+        column, group = self._column(name), self._group(name)
+        own = self._own(name)
+        if group is not None:
+            own = next(c for c in group.cells if c.column.name == name)
+        if not isinstance(own, Symbols):
+            raise BadInput(
+                f"'{name}' is a column of the kind {column.kind}",
+                accepted="a column of categories, or of few different numbers",
+                why="Its values cannot be counted one by one.",
+            )
+        words = [str(v) for v in values_of(own)[: len(own.values)]]
+        words = list(column.levels) if kind_of(column) == "boolean" and column.levels else words
+        counts = self._target.counts if self._target is not None and name == self.target else ()
+        return tuple(w for k, w in enumerate(words) if not counts or counts[k])
+
+    def lacks(self, x: Tensor) -> NDArray[np.bool_]:
+        event = _numpy(x)
+        found = np.zeros(len(event), dtype=np.bool_)
+        for cells, parts in zip(self._cells, self._parts(event), strict=True):
+            found |= _missing(cells, parts, len(event))
+        return found
+
+    def filled(self, x: Tensor, pool: Tensor) -> Tensor:
+        out, event, donors, at = x.clone(), _numpy(x), _numpy(pool), 0
+        symbols = np.array([isinstance(f.space, Tokens) for f in self._space.fields])
+        for cells, group in zip(self._cells, self._fields, strict=True):
+            here = slice(at, at + len(group))
+            at += len(group)
+            parts = [event[:, k] for k in range(here.start, here.stop)]
+            gone = np.flatnonzero(_missing(cells, parts, len(event)))
+            if not len(gone):
+                continue
+            there = donors[~_missing(cells, [donors[:, k] for k in range(here.start, here.stop)], len(donors))]
+            if not len(there):
+                raise BadInput(
+                    f"'{cells.column.name}' is missing in each of {len(donors):,} rows that were drawn to fill it from",
+                    accepted="columns with values",
+                    next="Leave --no-missing out, or fit without this column.",
+                )
+            rest = np.ones(len(symbols), dtype=np.bool_)
+            rest[here] = False
+            for row in gone:  # Gower's distance: 1 for another symbol, the difference of scores for numbers
+                away = np.abs(there - event[row])
+                away = np.where(symbols, away > 0, away.clip(max=1.0))[:, rest].sum(axis=1)
+                out[row, here] = torch.from_numpy(there[int(away.argmin()), here]).to(out.dtype)
+        return out
+
     def _column(self, name: str) -> Column:
         for column in self._columns:
             if column.name == name:
@@ -234,10 +397,11 @@ class TableCodec(Codec[TableData], Measures):
     def log_volume(self, x: Tensor) -> Tensor:
         """(B,) sum of log |dz/dx| over the cells that are numbers, each per unit of its column (dates: per day).
 
-        Symbols count 0: an event's likelihood is then part density and part probability, as the item's is.
+        Symbols count 0: an event's likelihood is then part density and part probability, as the item's is. So do
+        computed columns, which have probability 1 given the others; identifiers are no part of what is likely.
         """
         event = _numpy(x)
-        total = np.zeros(len(event))
+        total = np.zeros(len(event)) + sum(d.log_scale for d in self._arranged.distances)
         for cells, parts in zip(self._cells, self._parts(event), strict=True):
             total += cells.log_volume(parts, len(event))
         return torch.from_numpy(total).to(x.device)
@@ -259,6 +423,7 @@ class TableCodec(Codec[TableData], Measures):
         return {
             "cells": [c.plain() for c in self._in_order()],
             "target": None if self._target is None else self._target.plain(),
+            "arranged": self._arranged.plain() if self._arranged.constraints else None,
         }
 
     def tensors(self) -> dict[str, Tensor]:
@@ -271,7 +436,7 @@ class TableCodec(Codec[TableData], Measures):
         by_name: dict[str, Cells] = {c.column.name: c for c in self._cells}
         if self._target is not None:
             by_name[self._target.name] = self._target.cells
-        return [by_name[c.name] for c in self._columns]
+        return [by_name[c.name] for c in self._inner]
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> TableCodec:
@@ -287,14 +452,17 @@ class TableCodec(Codec[TableData], Measures):
         columns = tuple(c.column for c in cells)
         if len({c.name for c in columns}) < len(columns):
             raise BadInput("two stored columns have one name", accepted="distinct names")
+        arranged = None if stored.arranged is None else Arrangement.from_plain(stored.arranged, columns)
+        if arranged is not None and arranged.target != (None if stored.target is None else stored.target.get("name")):
+            raise BadInput(f"the constraints were stored for the target '{arranged.target}'", accepted="one target")
         if stored.target is None:
-            return cls(columns, tuple(cells), None)
+            return cls(columns, tuple(cells), None, arranged)
         wanted = stored.target.get("name")
         chosen = next((c for c in cells if c.column.name == wanted), None)
         if chosen is None:
             raise BadInput(f"the stored target '{wanted}' is no column", accepted=", ".join(c.name for c in columns))
         target = Target.from_plain(stored.target, groups["target"], chosen)
-        return cls(columns, tuple(c for c in cells if c is not chosen), target)
+        return cls(columns, tuple(c for c in cells if c is not chosen), target, arranged)
 
 
 def _stand_apart(values: NDArray[Any], counts: NDArray[np.int64], column: Column) -> bool:
@@ -315,7 +483,19 @@ def cells_from_plain(plain: Mapping[str, Any], tensors: Mapping[str, Tensor]) ->
         return stored_settings(Symbols, rest)
     if how == "fixed":
         return stored_settings(Fixed, rest)
-    raise BadInput(f"a column is stored as {how!r}", accepted="fixed, symbols, numbers")
+    if how == "keys":
+        return stored_settings(Keys, rest)
+    raise BadInput(f"a column is stored as {how!r}", accepted="fixed, symbols, numbers, keys")
+
+
+def _missing(cells: Cells, parts: Sequence[Floats], rows: int) -> NDArray[np.bool_]:
+    """(B,) bool: events in which this column's cell is missing and could be there."""
+    gap = (isinstance(cells, Symbols) and cells.gap and len(cells.values) > 0) or (
+        isinstance(cells, Numbers) and cells.rule.gap
+    )
+    if not gap:
+        return np.zeros(rows, dtype=np.bool_)
+    return cells.read(parts, rows).isna().to_numpy(dtype=np.bool_)
 
 
 def _numpy(x: Tensor) -> NDArray[np.float64]:

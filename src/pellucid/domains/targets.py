@@ -75,6 +75,11 @@ class Target:
         return self._cells.column.name
 
     @property
+    def counts(self) -> tuple[int, ...]:
+        """(k,) training rows of each symbol; empty for a target on a ruler."""
+        return self._counts
+
+    @property
     def space(self) -> Tokens | Real:
         return Tokens(self._cells.size, 1) if isinstance(self._cells, Symbols) else Real((1,))
 

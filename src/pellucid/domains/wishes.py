@@ -1,9 +1,10 @@
-"""What a user's words mean for a column: "Female", "42", "30..40", ">=30", "2024-03-01"."""
+"""What a user's words mean for a column: "Female", "42", "30..40", ">=30", "!=7", "2024-03-01"."""
 
 from __future__ import annotations
 
 import math
 import re
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,7 @@ from pellucid.core.errors import BadInput, nearest
 from pellucid.domains.cells import Bools, kind_of, numbers_in, texts_in
 from pellucid.domains.columns import Column
 
-__all__ = ["fulfils", "interval_of", "level_of"]
+__all__ = ["Others", "fulfils", "interval_of", "level_of", "range_of"]
 
 DAY = 86_400_000_000  # microseconds
 SHOWN = 12  # accepted values named in an error
@@ -23,19 +24,36 @@ HOURS = re.compile("%[HIcXTs]")
 TRUTHS = {"true": True, "yes": True, "false": False, "no": False}
 
 
+@dataclass(frozen=True)
+class Others:
+    """Any value but these."""
+
+    values: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"none of {', '.join(self.values)}"
+
+
 def fulfils(series: pd.Series, column: Column, word: object) -> Bools:
     """(N,) bool: which cells are as the word says. None asks for missing cells; a missing cell fulfils nothing else.
 
     Categories, booleans and numbers are compared for equality; numbers and dates also take ranges with both ends
-    ("30..40") and comparisons (">=30", "<5"). A day without a time is the whole day.
+    ("30..40") and comparisons (">=30", "<5"). A day without a time is the whole day. "!=7" is any other value.
     """
     if word is None:
         return series.isna().to_numpy(dtype=np.bool_)
+    if isinstance(word, str) and word.startswith("!=") and word not in (column.levels or ()):
+        word = Others((word[2:].strip(),))
+    if isinstance(word, Others):
+        there: Bools = series.notna().to_numpy(dtype=np.bool_)
+        for value in word.values:
+            there &= ~fulfils(series, column, value)
+        return there
     if kind_of(column) == "category":
         level = level_of(column, word)
         return (texts_in(series, column) == level).to_numpy(dtype=np.bool_, na_value=False)
     found, missing = numbers_in(series, column)
-    low, high = _range_of(column, word)
+    low, high = range_of(column, word)
     return np.asarray((found >= low) & (found <= high) & ~missing, dtype=np.bool_)
 
 
@@ -67,8 +85,8 @@ def interval_of(column: Column, word: object) -> tuple[float, float]:
     return number - near, number + near
 
 
-def _range_of(column: Column, word: object) -> tuple[float, float]:
-    """Both ends belong to it."""
+def range_of(column: Column, word: object) -> tuple[float, float]:
+    """Lowest and highest cell (as `interval_of` counts them) that fulfil a value, a range or a comparison."""
     if isinstance(word, str) and kind_of(column) != "boolean":
         if found := BETWEEN.fullmatch(word):
             return interval_of(column, found[1])[0], interval_of(column, found[2])[1]

@@ -267,7 +267,8 @@ def apart(a: Any, b: Any) -> float | None:
     if isinstance(a, TableData) and isinstance(b, TableData):
         if list(a.frame.columns) != list(b.frame.columns) or len(a.frame) != len(b.frame):
             return float("inf")
-        return max((column_apart(a.frame[c], b.frame[c]) for c in a.frame.columns), default=0.0)
+        learned = [c.name for c in a.columns if c.kind != "key"]  # identifiers are made anew
+        return max((column_apart(a.frame[c], b.frame[c]) for c in learned), default=0.0)
     return None
 
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from pellucid.core.capabilities import LogProb
-from pellucid.core.codec import Bridge
+from pellucid.core.codec import Bridge, Carries
 from pellucid.core.errors import BadInput
 from pellucid.core.rows import Rows
 from pellucid.core.space import Field, Mixed, Real, Space, Tokens, space_to_plain
@@ -38,7 +38,7 @@ class _Stored:
     one_hot: int
 
 
-class Analog(Bridge):
+class Analog(Bridge, Carries):
     """Mixed to continuous Real((D,)), field after field.
 
     Args:
@@ -147,6 +147,16 @@ class Analog(Bridge):
                 there = self._source.present(parts, field).reshape(-1, *[1] * len(field.space.shape))
                 parts[field.name] = torch.where(there, parts[field.name], torch.zeros_like(parts[field.name]))
         return self._source.join(parts).to(y.dtype)
+
+    def carry(self, known: Tensor) -> Tensor:
+        """All numbers of a known symbol are known; a number that may not exist is so with what decides over it."""
+        parts, out = self._source.split(known[None].to(torch.float32)), []
+        for field, span in self._spans():
+            here = bool((parts[field.name] > 0).all())
+            if field.present is not None:
+                here = here and bool(parts[field.present[0]][0, 0] > 0)
+            out.append(torch.full((span.stop - span.start,), here))
+        return torch.cat(out)
 
     def _read(self, numbers: Tensor, size: int) -> Tensor:
         """(B, width) to (B,)."""
