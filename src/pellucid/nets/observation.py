@@ -36,7 +36,7 @@ __all__ = [
 
 ObservationName: TypeAlias = Literal["logistic", "bernoulli", "gaussian"]
 OBSERVATIONS: tuple[ObservationName, ...] = ("logistic", "bernoulli", "gaussian")
-NARROWEST = -7.0  # logarithm of a logistic's scale in half-ranges: less makes no difference on 256 levels
+NARROWEST, WIDEST = -7.0, 7.0  # logarithms of a logistic's scale in half-ranges: one of 256 levels, and all alike
 SEGMENTED = 1024  # alphabets up to this size share one softmax; beyond, the product with their places costs more
 
 
@@ -146,7 +146,7 @@ class LogisticObservation(nn.Module):
         """Logits of the weights (None for a single one), centres and logarithms of scales, each (B, K, size)."""
         parts = said.unflatten(1, (self.copies, self.space.size)).split(self.components, 1)
         mu, log_s = parts[-2:]
-        log_s = (log_s - 2.0).clamp_min(NARROWEST)
+        log_s = (log_s - 2.0).clamp(NARROWEST, WIDEST)
         return (None, mu, log_s) if len(parts) == 2 else (parts[0], mu + self.get_buffer("beside"), log_s)
 
     def _event(self, mu: Tensor) -> Tensor:
