@@ -19,7 +19,7 @@ from pellucid.bridging import bridge_for, latent_way, through_recipe
 from pellucid.catalog import domain_class, family_class, objective_class, objective_name, objectives
 from pellucid.core.batch import Examples
 from pellucid.core.bundle import Bundle, open_bundle
-from pellucid.core.capabilities import Counts, Family, Grows, Objective, Recasts, Samples, Training
+from pellucid.core.capabilities import Contends, Counts, Family, Grows, Objective, Recasts, Samples, Training
 from pellucid.core.errors import BadBundle, BadInput, shown
 from pellucid.core.recipe import Source
 from pellucid.core.run import Run
@@ -36,7 +36,9 @@ from pellucid.domains.text_files import TextData
 from pellucid.domains.texts import TextCodec
 from pellucid.model import Data, Draw, Fitted, build, finish, from_bundle, load, versions, write_setup
 from pellucid.training.adapt import Adapt, moved_by
+from pellucid.training.balance import Balance
 from pellucid.training.checkpoint import Checkpoints
+from pellucid.training.coverage import Coverage
 from pellucid.training.looks import SHARE
 from pellucid.training.loop import count, train
 from pellucid.training.plan import plan
@@ -119,7 +121,8 @@ def fit(
             more where the processor computes with it. device: "auto", "cpu" or "cuda".
         checkpoint_every: steps between two checkpoints (shards have one each); every 30 seconds when None.
         watch: look at samples of the model while it learns, for at most 2% of the time: previews in the run folder,
-            and an alarm when samples lie closer to training items than to held-out ones. Changes nothing trained.
+            alarms when samples lie closer to training items than to held-out ones or miss kinds of items, and how a
+            GAN's players stand. Changes nothing trained.
 
     Raises BadInput before anything is written when something does not fit.
     """
@@ -457,8 +460,10 @@ def _watchers(model: Fitted, held: Examples, run: Run) -> list[Watch]:
         assert folder is not None
         return str(draw.save(folder / preview_name(step, ending), force=True))
 
-    copying = [CopyRatio(space=model.bridge.target)] if len(held) else []
-    return [Previews(draw, None if folder is None else keep), *copying]
+    space = model.bridge.target
+    compared = [Coverage(space=space), CopyRatio(space=space)] if len(held) else []
+    players = [Balance()] if isinstance(model.engine, Contends) else []
+    return [Previews(draw, None if folder is None else keep), *players, *compared]
 
 
 def _some(examples: Examples) -> Tensor:

@@ -13,6 +13,7 @@ from pellucid.core.rows import Rows
 from pellucid.core.space import Real, Tokens
 from pellucid.core.trace import Silent
 from pellucid.families.gan import GAN, GANEngine, GANHow
+from pellucid.families.gan_rows import Items
 from tests.families.rowwise import CLASS, batch_of, check_rowwise, stir
 
 SPACES = [Real((1, 8, 8), levels=17), Real((2, 9, 12)), Real((4,)), Real((3,), levels=5, low=0.0, high=8.0)]
@@ -28,8 +29,9 @@ def build(space: Real, gamma: float = 0.5) -> GANEngine:
 def test_both_losses_follow_the_paper(space: Real) -> None:
     engine = build(space).double()
     batch, rows = batch_of(space, 5), Rows(2, torch.arange(5) + 100)
-    real = (batch.x.double() - engine.middle) / engine.reach
-    fake = engine._forge(rows, batch.condition).detach()
+    assert isinstance(engine.face, Items)
+    real = (batch.x.double() - engine.face.middle) / engine.face.reach
+    fake = engine._forge(rows, batch.condition, None)[0].detach()
     vector = engine.critic_condition(batch.condition, real)
     scores, slopes = [], []
     for x in (real, fake):

@@ -20,6 +20,7 @@ __all__ = [
     "Checkpointed",
     "Event",
     "Listener",
+    "Measured",
     "Noticed",
     "Planned",
     "Previewed",
@@ -54,6 +55,15 @@ class Alarmed(Event):
     topic: str
     text: str
     step: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured(Event):
+    """Numbers seen of the model after this step, by name: how its players stand, what its samples cover."""
+
+    topic: str
+    step: int
+    values: dict[str, float]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from pellucid.nets.convolution import ConvEncoder
+from pellucid.nets.dcgan import DCGANEncoder
+from pellucid.nets.dense import Dense
 from pellucid.nets.mlp import MLP
+from pellucid.nets.spectral import normalise
 
 __all__ = ["Critic", "MapCritic"]
 
@@ -23,25 +28,52 @@ class Critic(nn.Module):
     Args:
         shape: event shape. steer: size of the condition vector. width, depth: of the net.
         features: size of phi.
+        body: residual blocks, or "dcgan": strided convolutions one after another, for pictures, or "dense": layers
+            one after another that read the condition beside the event, for rows of a table.
+        spectral: every layer's weight is divided by its largest singular value (`spectral.py`); the condition then
+            enters by the projection alone, as in the paper, since a scale that it sets has no such bound.
     """
 
     def __init__(
-        self, shape: tuple[int, ...], *, steer: int, width: int = 32, depth: int = 1, features: int = 128
+        self,
+        shape: tuple[int, ...],
+        *,
+        steer: int,
+        width: int = 32,
+        depth: int = 1,
+        features: int = 128,
+        body: Literal["residual", "dcgan", "dense"] = "residual",
+        spectral: bool = False,
     ) -> None:
         super().__init__()
-        self.picture = len(shape) == 3
-        self.phi: nn.Module = (
-            ConvEncoder(shape, features, width=width, depth=depth, steer=steer, norm=False)
-            if self.picture
-            else MLP(math.prod(shape), features, width=width, depth=depth, steer=steer)
-        )
+        self.picture, self.body, inner = len(shape) == 3, body, 0 if spectral else steer
+        self.phi: nn.Module
+        if body == "dense":
+            self.phi = Dense(math.prod(shape) + steer, features, width=width, depth=depth)
+        elif body == "dcgan":
+            self.phi = DCGANEncoder(shape, features, width=width)
+        elif self.picture:
+            self.phi = ConvEncoder(shape, features, width=width, depth=depth, steer=inner, norm=False)
+        else:
+            self.phi = MLP(math.prod(shape), features, width=width, depth=depth, steer=inner)
         self.score = nn.Linear(features, 1)
         self.project = nn.Linear(steer, features, bias=False)
         self.act = nn.LeakyReLU(0.2)
+        if spectral:
+            normalise(self)
+
+    def features(self, x: Tensor, vector: Tensor) -> Tensor:
+        """phi: x (B, *event), vector (B, steer) to (B, features)."""
+        if self.body == "dense":
+            phi: Tensor = self.phi(torch.cat((x.flatten(1), vector), dim=-1))
+        else:
+            phi = self.phi(x if self.picture else x.flatten(1), vector)
+        out: Tensor = self.act(phi)
+        return out
 
     def forward(self, x: Tensor, vector: Tensor) -> Tensor:
         """x (B, *event), vector (B, steer) to (B,)."""
-        phi = self.act(self.phi(x if self.picture else x.flatten(1), vector))
+        phi = self.features(x, vector)
         projection = (self.project(vector) * phi).sum(-1) / math.sqrt(phi.shape[-1])
         out: Tensor = self.score(phi).squeeze(-1) + projection
         return out

@@ -50,15 +50,16 @@ class Looks:
             return 0.0
         engine = self.seen.engine
         walk.forget()
-        averaged = nullcontext() if walk.average is None else walk.average.swapped()
-        with averaged, torch.no_grad():
+        with torch.no_grad():
             engine.eval()
             for place in able:
                 needs, left = self._waiting.pop(place), self._left(now)
                 if left < needs:
                     self._waiting[place] = needs
                     continue
-                lacking = self.watch[place].look(replace(self.seen, step=k, steps=steps, seconds=left))
+                watch, average = self.watch[place], walk.average
+                with average.swapped() if average is not None and watch.averaged else nullcontext():
+                    lacking = watch.look(replace(self.seen, step=k, steps=steps, seconds=left))
                 if lacking is not None:
                     self._waiting[place] = lacking
                 then, now = now, time.monotonic()

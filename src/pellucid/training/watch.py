@@ -5,7 +5,9 @@ from __future__ import annotations
 import abc
 import math
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +22,7 @@ from pellucid.core.run import Alarmed, Run
 from pellucid.core.space import Mixed, Space, Tokens
 from pellucid.core.trace import Silent
 
-__all__ = ["CopyRatio", "Seen", "Watch"]
+__all__ = ["CopyRatio", "Seen", "Watch", "rows_of", "samples_in_time"]
 
 TRIAL = 4  # samples drawn first, to learn how long one takes
 PART = 32  # and then so many at once
@@ -46,7 +48,12 @@ class Seen:
 
 
 class Watch(abc.ABC):
-    """Looks at a model now and then while it trains."""
+    """Looks at a model now and then while it trains.
+
+    averaged: does it see the averaged weights, which samples are drawn from in the end, or those that are moving?
+    """
+
+    averaged: ClassVar[bool] = True
 
     @abc.abstractmethod
     def due(self, step: int, steps: int) -> bool:
@@ -60,6 +67,49 @@ class Watch(abc.ABC):
             None, or the seconds it would have needed, if these are more than `seen.seconds`: it then looked at
             nothing and is asked again once so much time has been earned.
         """
+
+
+def rows_of(examples: Examples, m: int, seen: Seen, name: str) -> Batch:
+    """m rows drawn without replacement, in the engine's space."""
+    ids = Rows(seen.seed, torch.arange(len(examples))).fork(name).uniform(1)[:, 0].argsort()[:m]
+    batch = examples.take(ids)
+    if seen.bridge is None:
+        return batch
+    return batch.with_x(seen.bridge.there(batch.x, Rows(seen.seed, ids).fork(name)))
+
+
+def samples_in_time(
+    seen: Seen, conditions: Condition, pool: int, most: int, fewest: int, name: str, needs: list[float] | None = None
+) -> Iterator[Tensor]:
+    """Samples (n, *event) of a model, part after part, until there are `most` or the time of the look is up.
+
+    What the caller does with a part counts as its time.
+
+    Args:
+        conditions: of `pool` rows, from which those of each sample are drawn; an empty one for none.
+        fewest: as many are drawn in any case, unless `needs` is given and they would take longer than the look may:
+            then it gets the seconds that they would take, and no more samples come.
+        name: of the noise.
+    """
+    engine, began, now = seen.engine, time.monotonic(), 0.0
+    assert isinstance(engine, Samples)
+    drawn, step = 0, TRIAL if seen.seconds < math.inf else PART
+    while drawn < most:
+        rows = Rows(seen.seed, torch.arange(drawn, min(drawn + step, most))).fork(name)
+        condition = conditions.take(rows.fork("condition").integers(pool)) if conditions else conditions
+        device = seen.run.device
+        x = engine.sample(rows.to(device), condition.to(device), engine.settings(), Silent()).cpu()
+        yield x
+        then, now = now, time.monotonic() - began
+        # a few samples take nearly as long as many where the net is small, so a first guess is a lenient one
+        each = (now - then) / len(x) if drawn else now / len(x) / 4
+        drawn, step = drawn + len(x), PART
+        expected = now + each * max(0, min(fewest, most) - drawn)
+        if needs is not None and drawn < fewest and expected > seen.seconds:
+            needs.append(expected)
+            return
+        if drawn >= fewest and now + each * PART > seen.seconds:
+            return
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,41 +175,17 @@ class CopyRatio(Watch):
             raise BadInput("no rows were held out", next="Keep some rows aside, or train without this watch.")
         if not isinstance(seen.engine, Samples):
             raise MissingCapability(f"{type(seen.engine).__name__} does not draw samples to compare")
-        began, now = time.monotonic(), 0.0
         m = min(self.pool, len(seen.examples), len(seen.held_out))
-        known, aside = self._side(seen.examples, m, seen, "known"), self._side(seen.held_out, m, seen, "aside")
+        known, aside = rows_of(seen.examples, m, seen, "known"), rows_of(seen.held_out, m, seen, "aside")
         spread = self._spread(torch.cat([known.x, aside.x]))
         # half the conditions come from each side, so that none is favoured by being asked for
         both = Condition.cat([known.condition, aside.condition])
-        counts, drawn, step = torch.zeros(2, m, dtype=torch.int64), 0, TRIAL if seen.seconds < math.inf else PART
-        while drawn < self.samples:
-            rows = Rows(seen.seed, torch.arange(drawn, min(drawn + step, self.samples))).fork("copy ratio")
-            condition = both.take(rows.fork("condition").integers(2 * m)) if both else both
-            x = seen.engine.sample(
-                rows.to(seen.run.device), condition.to(seen.run.device), seen.engine.settings(), Silent()
-            ).cpu()
+        counts = torch.zeros(2, m, dtype=torch.int64)
+        for x in samples_in_time(seen, both, 2 * m, self.samples, self.fewest, "copy ratio", needs):
             (to_known, first), (to_aside, second) = (self._nearest(x, side.x, spread) for side in (known, aside))
             counts[0] += torch.bincount(first[to_known < to_aside], minlength=m)
             counts[1] += torch.bincount(second[to_known > to_aside], minlength=m)
-            then, now = now, time.monotonic() - began
-            # a few samples take nearly as long as many where the net is small, so a first guess is a lenient one
-            each = (now - then) / len(x) if drawn else now / len(x) / 4
-            drawn, step = drawn + len(x), PART
-            expected = now + each * max(0, min(self.fewest, self.samples) - drawn)
-            if needs is not None and drawn < self.fewest and expected > seen.seconds:
-                needs.append(expected)
-                break
-            if drawn >= self.fewest and now + each * PART > seen.seconds:
-                break
         return _share(counts)
-
-    def _side(self, examples: Examples, m: int, seen: Seen, name: str) -> Batch:
-        """m rows drawn without replacement, in the engine's space."""
-        ids = Rows(seen.seed, torch.arange(len(examples))).fork(name).uniform(1)[:, 0].argsort()[:m]
-        batch = examples.take(ids)
-        if seen.bridge is None:
-            return batch
-        return batch.with_x(seen.bridge.there(batch.x, Rows(seen.seed, ids).fork(name)))
 
     def _spread(self, x: Tensor) -> Tensor | None:
         """(size,) what the numbers of a mixed event are divided by."""
