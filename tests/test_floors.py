@@ -22,6 +22,7 @@ FLOORS = {
     "training": 1,
     "families": 2,
     "catalog": 3,
+    "drawing": 3.5,
     "model": 4,
     "bridging": 4.2,
     "adapting": 4.3,

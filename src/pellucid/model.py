@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,21 +25,22 @@ from pellucid.core.capabilities import (
     Scores,
     offers,
 )
-from pellucid.core.codec import Bridge, Chain, Codec, Identity, Measures, Remarks
+from pellucid.core.codec import Bridge, Chain, Codec, Identity, Measures
 from pellucid.core.described_model import Described, described
-from pellucid.core.errors import BadBundle, BadInput, MissingCapability, MissingExtra, Stopped, fault, shown
+from pellucid.core.errors import BadBundle, BadInput, MissingCapability, MissingExtra, fault, shown
 from pellucid.core.recipe import OUTCOME, Outcome, Recipe, StoredBridge, StoredCodec, Through, check_sizes
-from pellucid.core.report import Block, Report, Verdict
 from pellucid.core.rows import Rows
-from pellucid.core.run import Noticed, Progress, Run
+from pellucid.core.run import Run
 from pellucid.core.run_folder import LEFTOVERS, claimed, kept, tidy
 from pellucid.core.settings import from_plain, to_plain
-from pellucid.core.space import space_from_plain, space_to_plain, zeros
-from pellucid.core.trace import Silent, Trace
+from pellucid.core.space import space_from_plain, space_to_plain
+from pellucid.core.trace import Trace
 from pellucid.core.weights import bounded, check_weights, pour, state_of, write_tensors
 from pellucid.domains.bridges.latent import rebuild
 from pellucid.domains.kinds import Data
-from pellucid.domains.write import write_items
+from pellucid.drawing.drawn import Draw, Shown
+from pellucid.drawing.sampler import Sampler, device_of
+from pellucid.drawing.words import Where
 
 __all__ = [
     "Data",
@@ -55,61 +55,6 @@ __all__ = [
     "versions",
     "write_setup",
 ]
-
-Where = Mapping[str, object]
-Said = tuple[Where, Where]  # what items shall be, and what they shall be unlike
-CANDIDATES = 200  # rejection sampling gives up after this many candidates for each asked row (and 20,000 in all)
-
-
-@dataclass(frozen=True, eq=False)
-class Draw:
-    """Samples, and everything that made them.
-
-    items: what the user sees. x: (B, *event) in the codec's space. condition: what was asked or drawn.
-    ids: (B,) names of the samples: sample i depends on (model, seed, ids[i], condition, how) alone.
-    route: how parts that were asked for were met ("condition", "rejection", ...). against: what they were to be unlike.
-    notices: what was taken only in part, such as words of a caption that were never seen in training.
-    """
-
-    items: Data
-    x: Tensor
-    condition: Condition
-    ids: Tensor
-    seed: int
-    how: How
-    route: str
-    codec: Codec[Any]
-    notices: tuple[Noticed, ...] = ()
-    against: Where = field(default_factory=dict)
-
-    def __len__(self) -> int:
-        return self.x.shape[0]
-
-    def save(self, path: str | Path, *, force: bool = False) -> Path:
-        """Write the items; the ending decides the form (a folder, .npz, .png | .csv, .tsv, .parquet | .txt)."""
-        return write_items(self.items, path, force=force)
-
-    def report(self) -> Report:
-        """The items as people look at them."""
-        return Shown(self)
-
-    def _repr_html_(self) -> str:
-        return self.report()._repr_html_()
-
-
-@dataclass(frozen=True)
-class Shown(Report):
-    """The items of a draw, as people look at them."""
-
-    draw: Draw
-
-    @property
-    def title(self) -> str:
-        return f"{len(self.draw)} samples, seed {self.draw.seed}"
-
-    def blocks(self) -> tuple[Block, ...]:
-        said = tuple(Verdict("note", notice.text) for notice in self.draw.notices)
-        return (*said, self.draw.codec.show(self.draw.items))
 
 
 @dataclass(eq=False)
@@ -160,6 +105,9 @@ class Fitted:
         seed: int = 0,
         where: Where | None = None,
         against: Where | None = None,
+        balance: str | None = None,
+        shares: Mapping[str, Mapping[str, float]] | None = None,
+        missing: bool = True,
         how: How | None = None,
         ids: Tensor | Sequence[int] | None = None,
         trace: Trace | None = None,
@@ -171,65 +119,25 @@ class Fitted:
         Args:
             n: how many, if `ids` is not given (ids are then 0 to n - 1).
             where: what they shall be: {"class": "7"} or {"sex": "Female", "age": ">=40"}; a list gives one value
-                a row. Names the model was conditioned on are conditions; other columns are met by rejection,
-                which is exact.
+                a row, for conditions. Names the model was conditioned on are conditions; other columns are known from
+                the start where the engine can complete them, else rows are drawn until enough fit (see drawing.py).
             against: what they shall be unlike, in conditions of the model; guidance says how much.
+            balance: a column whose values shall be equally frequent.
+            shares: a column and the shares of some of its values, {"income": {">50K": 0.5}}; the others keep their own
+                proportions.
+            missing: False fills missing cells.
             how: the engine's settings, changed by `dataclasses.replace(model.how(), steps=50)`.
             trace: what to record; then all rows go in one batch.
         """
         self.need(Samples, "draw samples")
-        names, run = _names(n, ids), run or Run()
-        if batch < 1:
-            raise BadInput(f"batch is {batch}", accepted="a whole number of at least 1")
         how = self._checked(how)
-        words, unlike = _listed("where", where, len(names)), _listed("against", against, len(names))
-        if unlike and not hasattr(how, "against"):
-            raise MissingCapability(f"'{self.name}' cannot draw against something", accepted="diffusion, edm, ddpm")
-        asked = {k: v for k, v in words.items() if k in self.codec.conditions}
-        other = {k: v for k, v in words.items() if k not in asked}
-        remarks = (*self.codec.remarks(asked), *self.codec.remarks(unlike)) if isinstance(self.codec, Remarks) else ()
-        for notice in remarks:
-            run.emit(notice)
-        if other:
-            if ids is not None:
-                raise BadInput(
-                    f"ids were given together with where {_words(other)}",
-                    accepted="one of them",
-                    why="This name is no condition of the model, so rows are drawn until enough meet it.",
-                )
-            found = self._reject(len(names), seed, (asked, unlike), other, how, batch, run)
-            return replace(found, notices=remarks, against=unlike)
-        step = batch if trace is None else max(1, len(names))
-        parts = [self._none()]
-        for i in range(0, len(names), step):
-            _go_on(run, i, len(names), tell=len(names) > step)
-            rows = Rows(seed, names[i : i + step])
-            said, away = ({k: _part(v, i, step) for k, v in part.items()} for part in (asked, unlike))
-            parts.append(self._draw(rows, (said, away), how, trace or Silent()))
-        _go_on(run, len(names), len(names), tell=len(names) > step)
-        x, condition = torch.cat([p[0] for p in parts]), Condition.cat([p[1] for p in parts])
-        route = "condition" if asked else "free"
-        items = self._items(x, condition, names, seed)
-        return Draw(items, x, condition, names, seed, how, route, self.codec, remarks, unlike)
+        sampler = Sampler(self.name, self.engine, self.codec, self.bridge, seed, how, batch, run or Run())
+        return sampler.draw(n, where, against, ids, trace, missing=missing, balance=balance, shares=shares)
 
     def how(self) -> How:
         """The engine's own way to sample."""
         settings: How = self.need(Samples, "draw samples").settings()
         return settings
-
-    def _condition(self, rows: Rows, asked: Where) -> Condition:
-        condition = self.codec.prior(rows.fork("condition")) if self.codec.conditions else Condition()
-        # a class that was drawn for itself would contradict a caption that was asked for: what is not said is left out
-        condition = condition.nothing() if asked else condition
-        for name, value in asked.items():
-            said = _said(self.codec, name, value, len(rows))
-            condition = Condition(
-                {**condition.values, name: said.values[name]}, {**condition.given, name: said.given[name]}
-            )
-        for name, value in condition.values.items():
-            if value.is_floating_point() and not bool(torch.isfinite(value[condition.given[name]]).all()):
-                raise BadInput(f"condition '{name}' holds NaN or an infinite number", accepted="finite numbers")
-        return condition
 
     def _checked(self, how: How | None) -> How:
         own = self.how()
@@ -240,58 +148,6 @@ class Fitted:
                 next="Change what model.how() gives, with dataclasses.replace.",
             )
         return own if how is None else how
-
-    def _draw(self, rows: Rows, said: Said, how: How, trace: Trace) -> tuple[Tensor, Condition]:
-        """Events in the codec's space, and the conditions they were drawn for."""
-        condition = self._condition(rows, said[0])
-        if said[1]:
-            how = replace(how, against=self._condition(rows, said[1]))  # type: ignore[call-arg]
-        engine, device = self.need(Samples, "draw samples"), _device_of(self.engine)
-        self.engine.eval()
-        with torch.no_grad():
-            y = engine.sample(rows.fork("sample").to(device), condition.to(device), how, trace)
-            return self.bridge.back(y.cpu(), rows.fork("bridge")), condition
-
-    def _none(self) -> tuple[Tensor, Condition]:
-        """No rows."""
-        return zeros(self.codec.space, 0), Condition.blank(self.codec.conditions, 0)
-
-    def _items(self, x: Tensor, condition: Condition, names: Tensor, seed: int) -> Data:
-        found: Data = self.codec.decode(x, condition, Rows(seed, names).fork("decode"))
-        return found
-
-    def _reject(self, n: int, seed: int, said: Said, where: Where, how: How, batch: int, run: Run) -> Draw:
-        """Keep those candidates that meet the words: exact for every family, slow when they are rare.
-
-        Candidate i is the sample of id i, so the rows kept depend neither on n nor on the batch.
-        """
-        for name, value in {**said[1], **said[0], **where}.items():
-            if isinstance(value, (list, tuple)):
-                raise BadInput(
-                    f"{'where' if name in {**said[0], **where} else 'against'}['{name}'] is a list",
-                    accepted="one value",
-                    why=f"{', '.join(where)} is no condition of the model, so rows are drawn until enough meet it.",
-                )
-        none = torch.arange(0)
-        self.codec.meets(self._items(*self._none(), none, seed), where)  # refuses wrong words before any work
-        most, start, kept, found = max(20_000, CANDIDATES * n), 0, [(*self._none(), none)], 0
-        while found < n:
-            if start >= most:
-                raise BadInput(
-                    f"only {found} of {start:,} candidates met {_words(where)}",
-                    why="The model makes such rows too rarely to wait for them.",
-                    next=f"Ask for fewer rows, or fit with --target {next(iter(where))}.",
-                )
-            _go_on(run, found, n, tell=start > 0)
-            names = torch.arange(start, min(start + batch, most))
-            x, condition = self._draw(Rows(seed, names), said, how, Silent())
-            good = torch.from_numpy(np.flatnonzero(self.codec.meets(self._items(x, condition, names, seed), where)))
-            kept.append((x[good], condition.take(good), names[good]))
-            found, start = found + len(good), start + len(names)
-        _go_on(run, n, n, tell=start > batch)
-        x, names = torch.cat([k[0] for k in kept])[:n], torch.cat([k[2] for k in kept])[:n]
-        condition = Condition.cat([k[1] for k in kept]).take(slice(0, n))
-        return Draw(self._items(x, condition, names, seed), x, condition, names, seed, how, "rejection", self.codec)
 
     # ------------------------------------------------------------------ asking
 
@@ -305,7 +161,7 @@ class Fitted:
             raise MissingCapability("the codec of this data is lossy", why="A likelihood would be a guess.")
         kind: Literal["exact", "lower_bound", "estimate"] = "exact"
         values, errors = [torch.zeros(0, dtype=torch.float64)], [torch.zeros(0)]
-        x_all, known, device = self.codec.encode(items), self.codec.known(items), _device_of(self.engine)
+        x_all, known, device = self.codec.encode(items), self.codec.known(items), device_of(self.engine)
         self.engine.eval()
         for i in range(0, len(x_all), batch):
             x, condition = x_all[i : i + batch], known.take(slice(i, i + batch))
@@ -540,58 +396,3 @@ def versions() -> dict[str, str]:
         "numpy": np.__version__,
         "python": platform.python_version(),
     }
-
-
-def _names(n: int | None, ids: Tensor | Sequence[int] | None) -> Tensor:
-    """(B,) int64 names of the samples."""
-    if ids is None:
-        if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 0:
-            raise BadInput(f"n is {shown(n)}", accepted="a whole number of at least 0")
-        return torch.arange(int(n))
-    names = torch.as_tensor(ids)
-    if names.dtype.is_floating_point and len(names):
-        raise BadInput(f"ids are {names.dtype}", accepted="whole numbers")
-    names = names.to(torch.int64).reshape(-1)
-    if n is not None and n != len(names):
-        raise BadInput(f"n is {n} but there are {len(names)} ids", accepted="one of the two, or equal numbers")
-    return names
-
-
-def _device_of(engine: nn.Module) -> torch.device:
-    return next((p.device for p in engine.parameters()), torch.device("cpu"))
-
-
-def _go_on(run: Run, done: int, total: int, tell: bool) -> None:
-    """Stop if asked to; tell how far sampling is, when that takes more than a moment."""
-    if run.stopping():
-        error = Stopped(f"sampling stopped after {done} of {total} samples", next="Nothing was written.")
-        vars(error)["exit_code"] = run.stop_code()
-        raise error
-    left = run.seconds() / done * (total - done) if done else math.nan
-    if tell:
-        run.emit(Progress(stage="sample", done=done, total=total, seconds_left=left))
-
-
-def _listed(option: str, said: Where | None, rows: int) -> dict[str, Any]:
-    """The words, each one value or a list of as many as there are rows."""
-    words = {k: v.tolist() if hasattr(v, "tolist") else v for k, v in (said or {}).items()}
-    for name, value in words.items():
-        if isinstance(value, (list, tuple)) and len(value) != rows:
-            raise BadInput(f"{option}['{name}'] lists {len(value)} values", accepted=f"one value, or {rows}")
-    return words
-
-
-def _part(value: object, offset: int, size: int) -> object:
-    return value[offset : offset + size] if isinstance(value, (list, tuple)) else value
-
-
-def _said(codec: Codec[Any], name: str, value: object, rows: int) -> Condition:
-    """One value for all rows, or a list with one value a row."""
-    if not isinstance(value, (list, tuple)):
-        return codec.asked({name: value}, rows)
-    each = {v: codec.asked({name: v}, 1) for v in dict.fromkeys(value)}
-    return Condition.cat([each[v] for v in value]) if value else codec.asked({}, 0).nothing(0)
-
-
-def _words(where: Where) -> str:
-    return ", ".join(f"{k}={v}" for k, v in where.items())

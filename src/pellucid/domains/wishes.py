@@ -45,10 +45,8 @@ def fulfils(series: pd.Series, column: Column, word: object) -> Bools:
     if isinstance(word, str) and word.startswith("!=") and word not in (column.levels or ()):
         word = Others((word[2:].strip(),))
     if isinstance(word, Others):
-        there: Bools = series.notna().to_numpy(dtype=np.bool_)
-        for value in word.values:
-            there &= ~fulfils(series, column, value)
-        return there
+        unlike = [~fulfils(series, column, value) for value in word.values]
+        return np.logical_and.reduce([series.notna().to_numpy(dtype=np.bool_), *unlike])
     if kind_of(column) == "category":
         level = level_of(column, word)
         return (texts_in(series, column) == level).to_numpy(dtype=np.bool_, na_value=False)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pellucid.core.batch import Condition
 from pellucid.core.capabilities import Denoises, How, expand_like
+from pellucid.core.codec import Constrains
 from pellucid.core.errors import BadInput
 from pellucid.core.report import Block, Frames, Pictures, Table
 from pellucid.core.rows import Rows
@@ -57,8 +58,16 @@ def walked(
     how, where = how or model.how(), dict(where or {})
     asked = {k: v for k, v in where.items() if k in model.codec.conditions}
     ids = torch.tensor([index])
-    if len(asked) < len(where):  # met by rejection: the sample of this index has another id
-        ids = model.sample(index + 1, seed=seed, where=where, how=how).ids[index:]
+    watched = isinstance(model.codec, Constrains) and bool(model.codec.watched())
+    if len(asked) < len(where) or watched:  # met by rejection: the sample of this index has another id
+        found = model.sample(index + 1, seed=seed, where=where, how=how)
+        if found.route == "completion":
+            raise BadInput(
+                "the way to a row that was drawn around what is known cannot be shown",
+                accepted="words that more rows meet, or none",
+                why="Too few rows that were drawn freely met them.",
+            )
+        ids = found.ids[index:]
     sigmas = engine.sigmas(how)
     last = len(sigmas) - 1
     chosen = sorted({round(i * (last - 1) / max(1, min(steps, last) - 1)) for i in range(min(steps, last))})
