@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
-from torch.distributions import Normal, kl_divergence
+from torch import Tensor, nn
+from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
 from pellucid.core.batch import Batch, Condition
 from pellucid.core.errors import BadInput
 from pellucid.core.rows import Rows
 from pellucid.core.space import Field, Mixed, Real, Space, Tokens
 from pellucid.core.trace import Silent
-from pellucid.families.vae import VAE, VAEEngine, VAEHow
-from pellucid.nets.observation import LogisticObservation
+from pellucid.families.vae import VAE, NetName, VAEEngine, VAEHow
+from pellucid.nets.convolution import ConvEncoder
+from pellucid.nets.mlp import MLP
+from pellucid.nets.observation import ObservationName
 from tests.families.rowwise import CLASS, batch_of, check_rowwise, events, stir
 
 TABLE = Mixed(
@@ -32,25 +37,6 @@ def build(space: Space, family: VAE = SMALL) -> VAEEngine:
     engine = family.build(space, CLASS, Rows(0, torch.arange(1)))
     stir(engine)
     return engine
-
-
-def test_the_grid_observation_sums_to_one_over_the_levels() -> None:
-    space = Real((1,), levels=17, low=0.0, high=16.0)
-    observation = LogisticObservation(space)
-    said = 3.0 * Rows(0, torch.arange(50)).normal(2, dtype=torch.float64)
-    levels = torch.arange(17, dtype=torch.float64)
-    total = sum(observation.log_prob(said, level.expand(50, 1)).exp() for level in levels)
-    torch.testing.assert_close(total, torch.ones(50, dtype=torch.float64), rtol=0, atol=1e-12)
-
-
-def test_the_grid_observation_draws_what_it_says() -> None:
-    space = Real((1,), levels=5)
-    observation, count = LogisticObservation(space), 20_000
-    said = torch.tensor([[0.3, 0.8]], dtype=torch.float64).expand(count, 2)
-    drawn = observation.draw(said, Rows(0, torch.arange(count)), 1.0)
-    for level in (-1.0, -0.5, 0.0, 0.5, 1.0):
-        p = float(observation.log_prob(said[:1], torch.tensor([[level]], dtype=torch.float64)).exp())
-        assert float((drawn == level).double().mean()) == pytest.approx(p, abs=4 * math.sqrt(p / count))
 
 
 def exact(engine: VAEEngine, batch: Batch) -> torch.Tensor:
@@ -71,6 +57,7 @@ def test_the_importance_weighted_bound_lies_below_the_exact_value_and_nears_it(s
     gaps = []
     for importance in (1, 16, 256):
         engine = build(space, VAE(latent=1, width=16, depth=1, importance=importance)).double()
+        assert engine.region is not None
         for p in (*engine.encoder.parameters(), *engine.region.parameters()):
             p.mul_(0.5)  # a random q must not be much narrower than the posterior, or no K is enough
         batch = batch_of(space, 6)
@@ -160,12 +147,158 @@ def test_a_base_of_the_same_shape_is_taken_over() -> None:
     assert all((a == b).all() for a, b in zip(engine.parameters(), base.parameters(), strict=True))
 
 
-def test_symbols_alone_are_refused_and_so_are_bad_settings() -> None:
-    assert VAE().accepts(Tokens(5, 3), {}) is not None
-    with pytest.raises(BadInput, match="latent"):
-        VAE(latent=0)
-    with pytest.raises(BadInput, match="Tokens"):
-        VAE().build(Tokens(5, 3), {}, Rows(0, torch.arange(1)))
+class Linear(nn.Module):
+    """A x + b, whatever it is told beside x."""
+
+    def __init__(self, a: Tensor, b: Tensor) -> None:
+        super().__init__()
+        self.a, self.b = nn.Parameter(a), nn.Parameter(b)
+
+    def forward(self, x: Tensor, vector: Tensor) -> Tensor:
+        return x @ self.a.T + self.b
+
+
+def principal_components(importance: int, blur: float) -> tuple[VAEEngine, MultivariateNormal]:
+    """A linear autoencoder, and the Gaussian that its items have: x = W z + b + s noise.
+
+    Tipping and Bishop 1999, "Probabilistic principal component analysis", section 3: p(z | x) = N(M^-1 W'(x - b),
+    s^2 M^-1) with M = W'W + s^2 I, which the encoder gives where W's columns are orthogonal. With `blur` its centre and
+    its spread are off by that share of the spread.
+    """
+    s, b = 0.6, torch.tensor([0.5, -1.0, 0.0, 2.0, 0.3], dtype=torch.float64)
+    columns = torch.linalg.qr(Rows(3, torch.arange(5)).normal(2, dtype=torch.float64)).Q
+    w = columns * torch.tensor([1.5, 0.4], dtype=torch.float64)
+    m = torch.diag(w.T @ w) + s**2
+    log_spread = (s / m.sqrt()).log() + math.log(1 + blur)
+    read = torch.cat((w.T / m[:, None], torch.zeros(2, 5, dtype=torch.float64)))
+    about = torch.cat((-w.T @ b / m + blur * s / m.sqrt(), 6 * torch.atanh(log_spread / 6)))  # as the engine bounds it
+    family = VAE(latent=2, observation="gaussian", spread=s, importance=importance, beta=1.0, forget=0.0)
+    engine = family.build(Real((5,)), {}, Rows(0, torch.arange(1))).double()
+    engine.encoder, engine.decoder = Linear(read, about), Linear(w, b)
+    return engine, MultivariateNormal(b, w @ w.T + s**2 * torch.eye(5, dtype=torch.float64))
+
+
+@torch.no_grad()
+def test_with_the_true_posterior_one_draw_gives_the_exact_likelihood() -> None:
+    engine, truth = principal_components(importance=1, blur=0.0)
+    x = truth.mean + 2 * Rows(1, torch.arange(20)).normal(5, dtype=torch.float64)
+    found = engine.log_prob(Batch(x, torch.arange(20)), Rows(0, torch.arange(20)))
+    assert found.kind == "lower_bound"
+    assert found.error is None, "one draw says nothing of its spread"
+    torch.testing.assert_close(found.value, truth.log_prob(x), rtol=0, atol=1e-9)
+    negative_bound = 5 * engine.losses(Batch(x, torch.arange(20)), Rows(0, torch.arange(20)))
+    exact_elbo = truth.log_prob(x).mean()  # the gap of the bound is KL(q || p(z | x)) = 0
+    assert float(-negative_bound.mean()) == pytest.approx(float(exact_elbo), abs=1.0)
+
+
+@torch.no_grad()
+def test_the_bound_rises_with_its_draws_to_the_exact_likelihood_within_its_error() -> None:
+    """Burda et al. 2016, theorem 1: L_1 <= L_5 <= L_50 <= log p(x), and L_K goes to log p(x)."""
+    copies = 400  # of one item, each with draws of its own
+    rows, means = Rows(0, torch.arange(copies)), []
+    for many in (1, 5, 50, 1000):
+        engine, truth = principal_components(many, blur=1.0)
+        x = (truth.mean + torch.tensor([1.0, -0.5, 0.2, 0.4, -1.0])).expand(copies, 5)
+        found = engine.log_prob(Batch(x, rows.ids), rows)
+        means.append((float(found.value.mean()), float(found.value.std()) / math.sqrt(copies)))
+        if found.error is not None and many >= 50:
+            # the error of each is the spread among them
+            assert float(found.error.square().mean().sqrt()) == pytest.approx(float(found.value.std()), rel=0.25)
+    exact = float(truth.log_prob(x)[0])
+    for (low, a), (high, b) in pairwise(means):
+        assert low < high + 3 * math.hypot(a, b)
+    assert means[0][0] < means[1][0] - 0.1 < means[2][0]
+    assert means[2][0] <= exact + 3 * means[2][1]
+    assert means[3][0] == pytest.approx(exact, abs=3 * means[3][1] + 2e-3)
+
+
+@torch.no_grad()
+def test_draws_of_the_bound_do_not_depend_on_how_many_are_decoded_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = build(TABLE, VAE(latent=2, width=16, depth=1, importance=39)).double()
+    batch, rows = batch_of(TABLE, 6), Rows(0, torch.arange(6))
+    batch = Batch(batch.x.double(), batch.ids, batch.condition)
+    whole = engine.log_prob(batch, rows)
+    monkeypatch.setattr("pellucid.families.vae.TOGETHER", 12)
+    parts = engine.log_prob(batch, rows)
+    torch.testing.assert_close(parts.value, whole.value)
+    torch.testing.assert_close(parts.error, whole.error)
+
+
+@torch.no_grad()
+def test_a_larger_beta_and_fewer_free_bits_only_weigh_the_divergence() -> None:
+    """The loss is linear in beta, and free bits are a floor under each direction of each row."""
+    batch, rows = batch_of(Real((3,)), 5), Rows(0, torch.arange(5))
+    losses = {}
+    for beta in (0.0, 1.0, 3.0):
+        engine = build(Real((3,)), VAE(latent=2, width=16, depth=1, beta=beta, forget=0.0))
+        losses[beta] = 3 * engine.losses(batch, rows)
+    mean, log_spread = engine._posterior(batch.x, batch.condition)
+    kl = kl_divergence(Normal(mean, log_spread.exp()), Normal(0.0, 1.0))  # (B, latent)
+    torch.testing.assert_close(losses[1.0] - losses[0.0], kl.sum(-1), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(losses[3.0] - losses[0.0], 3 * kl.sum(-1), rtol=1e-3, atol=1e-4)
+    floor = float(kl.median())
+    free = build(Real((3,)), VAE(latent=2, width=16, depth=1, beta=1.0, free_bits=floor, forget=0.0))
+    costs = 3 * free.losses(batch, rows) - losses[0.0]
+    torch.testing.assert_close(costs, kl.clamp_min(floor).sum(-1), rtol=1e-3, atol=1e-4)
+    assert (costs > kl.sum(-1) + 1e-6).any(), "the floor lies above some of them"
+
+
+@pytest.mark.parametrize("net", ["dense", "convolution"])
+@pytest.mark.parametrize("observation", ["bernoulli", "logistic"])
+def test_both_nets_and_observations_take_pictures(net: NetName, observation: ObservationName) -> None:
+    space = Real((2, 8, 9), levels=3)
+    family = VAE(latent=2, width=16, depth=1, net=net, observation=observation, components=2)
+    engine = build(space, family)
+    assert isinstance(engine.encoder, MLP if net == "dense" else ConvEncoder)
+    check_rowwise(engine, batch_of(space, 3))
+    drawn = engine.sample(Rows(0, torch.arange(4)), batch_of(space, 4).condition, VAEHow(), Silent())
+    torch.testing.assert_close(drawn, drawn.round(), rtol=0, atol=1e-5)
+    centre = engine.sample(Rows(0, torch.arange(4)), batch_of(space, 4).condition, VAEHow(mean=True), Silent())
+    assert centre.shape == (4, 2, 8, 9)
+    assert centre.abs().max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"latent": 0}, "latent is 0. Accepted: 1 to 4096"),
+        ({"latent": 5000}, "latent is 5000. Accepted: 1 to 4096"),
+        ({"width": 0}, "width is 0. Accepted: 1 to 4096"),
+        ({"width": 100_000}, "width is 100000"),
+        ({"depth": 65}, "depth is 65. Accepted: 1 to 64"),
+        ({"components": 0}, "components is 0. Accepted: 1 to 32"),
+        ({"importance": 0}, "importance is 0. Accepted: 1 to 100000"),
+        ({"net": "dens"}, "net is 'dens'. Accepted: convolution, dense. Did you mean 'dense'"),
+        ({"observation": "normal"}, "observation is 'normal'. Accepted: logistic, bernoulli, gaussian"),
+        ({"net": "dense", "grid": 4}, "net is 'dense' with a grid. Accepted: convolution"),
+        ({"spread": 0.0}, "spread is 0.0. Accepted: a finite number above 0"),
+        ({"spread": math.nan}, "spread is nan"),
+        ({"beta": -1.0}, "beta is -1.0. Accepted: 0 or more"),
+        ({"beta": math.inf}, "beta is inf"),
+        ({"free_bits": -0.1}, "free_bits is -0.1"),
+        ({"forget": 1.0}, "forget is 1.0"),
+    ],
+)
+def test_settings_out_of_range_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadInput, match=message):
+        VAE(**settings)
+
+
+@pytest.mark.parametrize(
+    ("family", "space", "message"),
+    [
+        (VAE(), Tokens(5, 3), "knows no order of symbols"),
+        (VAE(net="convolution"), Real((6,)), "convolutions need channels, a height and a width"),
+        (VAE(observation="bernoulli"), Real((6,)), "over whole levels, and these numbers are continuous"),
+        (VAE(observation="logistic"), TABLE, "these rows hold several kinds of columns"),
+        (VAE(observation="gaussian"), Real((1, 8, 8), levels=4), "a density, and these items lie on whole levels"),
+        (VAE(), Real((3, 200, 200)), "one item has 120000 numbers"),
+    ],
+)
+def test_what_does_not_fit_is_refused_in_words(family: VAE, space: Space, message: str) -> None:
+    assert family.accepts(space, {}) is not None
+    with pytest.raises(BadInput, match=message):
+        family.build(space, {}, Rows(0, torch.arange(1)))
 
 
 GRID = VAE(grid=4, channels=3, width=16, depth=1)

@@ -166,7 +166,9 @@ def test_the_grid_follows_the_picture(space: Real, grid: int | None, latent: tup
         ({"grid": 32}, "grid is 32"),
         ({"beta": -0.1}, "beta is -0.1"),
         ({"forget": 1.0}, "forget is 1.0"),
-        ({"width": 0}, "width is 0"),
+        ({"width": 0}, "width is 0. Accepted: 1 to 4096"),
+        ({"width": 5000}, "width is 5000"),
+        ({"depth": 65}, "depth is 65. Accepted: 1 to 64"),
     ],
 )
 def test_settings_out_of_range_are_refused(settings: dict[str, float], message: str) -> None:

@@ -56,7 +56,7 @@ from pellucid.nets.inherit import inherit
 from pellucid.nets.mlp import MLP
 from pellucid.nets.observation import OBSERVATIONS, ObservationName, observation_of, refused_observation
 
-__all__ = ["VAE", "VAEEngine", "VAEHow"]
+__all__ = ["VAE", "NetName", "VAEEngine", "VAEHow"]
 
 NetName: TypeAlias = Literal["convolution", "dense"]
 NETS: tuple[NetName, ...] = ("convolution", "dense")
@@ -68,7 +68,7 @@ MOST: Mapping[str, int] = {  # what a desk can carry
     "components": 32,
     "importance": 100_000,
 }
-TOGETHER = 1024  # rows decoded at once for the importance-weighted bound
+DRAWN, TOGETHER = 16, 1024  # draws made, and rows decoded, at once for the importance-weighted bound
 MOST_NUMBERS = 65536  # in one event: a net for more would not fit a desk
 FEW = 10_000  # items that a net of the default size would learn by heart
 
@@ -275,15 +275,15 @@ class VAEEngine(nn.Module, Learns, Samples, Scores, Encodes, Decodes, Weighs):
         mean, log_spread = self._posterior(batch.x, batch.condition)
         many, parts = self.family.importance, []
         step = max(1, TOGETHER // max(1, len(batch)))
-        for k in range(0, many, step):
-            times = min(step, many - k)
-            noise = torch.stack([rows.fork("importance", k + i).normal(self.numbers, dtype=mean.dtype)
-                                 for i in range(times)], dim=1)  # (B, times, numbers)  # fmt: skip
-            z = mean[:, None] + log_spread.exp()[:, None] * noise
-            said = self._said(z.flatten(0, 1), batch.condition.repeat(times))
-            said = self.observation.log_prob(said, batch.x.repeat_interleave(times, 0)).unflatten(0, (-1, times))
-            # log N(z; 0, I) - log N(z; mean, spread): the constants cancel
-            parts.append(said + (0.5 * noise.square() + log_spread[:, None] - 0.5 * z.square()).sum(-1))
+        for k in range(0, many, DRAWN):
+            all_noise = rows.fork("importance", k).normal(min(DRAWN, many - k), self.numbers, dtype=mean.dtype)
+            for noise in all_noise.split(step, dim=1):  # (B, times, numbers)
+                times = noise.shape[1]
+                z = mean[:, None] + log_spread.exp()[:, None] * noise
+                said = self._said(z.flatten(0, 1), batch.condition.repeat(times))
+                said = self.observation.log_prob(said, batch.x.repeat_interleave(times, 0)).unflatten(0, (-1, times))
+                # log N(z; 0, I) - log N(z; mean, spread): the constants cancel
+                parts.append(said + (0.5 * noise.square() + log_spread[:, None] - 0.5 * z.square()).sum(-1))
         log_w = torch.cat(parts, dim=1)  # (B, K)
         value = log_w.logsumexp(1) - math.log(many)
         share = (log_w - value[:, None]).exp()  # of mean 1

@@ -62,6 +62,7 @@ __all__ = ["VQ", "VQEngine", "VQHow"]
 MOST_NUMBERS = 65536  # in one event: a net for more would not fit a desk
 MOST_PLACES = 1024  # symbols of one item: the transformer's time grows with the square
 MOST_CODES, MOST_SIZE = 16384, 64
+MOST_WIDTH, MOST_DEPTH = 4096, 64  # what a desk can carry
 SOFT = 0.02  # tau, in units of the squared length of a code: neighbours among 512 codes of 4 numbers feel each other
 WIDE, TRACE = 0.5, 0.01  # the tau that reaches across the sphere, and its weight
 LLOYD = 5  # rounds of k-means for the first codes
@@ -114,12 +115,11 @@ class VQ(Family):
 
     def __post_init__(self) -> None:
         limits = {"codes": (2, MOST_CODES), "size": (2, MOST_SIZE), "places": (1, MOST_PLACES)}
+        limits |= {"width": (1, MOST_WIDTH), "depth": (1, MOST_DEPTH)}
         for name, (least, most) in limits.items():
-            if not least <= getattr(self, name) <= most:
-                raise BadInput(f"{name} is {getattr(self, name)}", accepted=f"{least} to {most}")
-        for name, value in {"width": self.width, "depth": self.depth}.items():
-            if value is not None and value < 1:
-                raise BadInput(f"{name} is {value}", accepted="1 or more")
+            value = getattr(self, name)
+            if value is not None and not least <= value <= most:
+                raise BadInput(f"{name} is {value}", accepted=f"{least} to {most}")
         if wanted := refused_grid(self.grid):
             raise BadInput(f"grid is {self.grid}", accepted=wanted, why="Each stage of the encoder halves the sides.")
         if not 0.0 <= self.beta < math.inf:
