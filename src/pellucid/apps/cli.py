@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pellucid import __version__
+from pellucid.apps.chat import chat
+from pellucid.apps.likelihood_command import likelihood
 from pellucid.apps.words import (
     check_count,
     check_minutes,
@@ -42,6 +44,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command()(likelihood)
+app.command()(chat)
 
 _UsageError: Any = typer.BadParameter.__mro__[1]  # typer exports only this child of the class of wrong words
 
@@ -60,6 +64,7 @@ Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 RunFolder = Annotated[
     Path, typer.Argument(metavar="RUN", help="A run folder that `pellucid fit --out` made.", show_default=False)
 ]
+ModelPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, or a grammar file.", show_default=False)]
 Target = Annotated[str | None, typer.Option(help="Column (or array of labels) that the model is conditioned on.")]
 Kind = Annotated[str, typer.Option(help="auto, images, table or text.")]
 TextOptions = Annotated[
@@ -295,7 +300,7 @@ def fit(
 
 @app.command()
 def sample(
-    folder: RunFolder,
+    folder: ModelPath,
     n: Annotated[int, typer.Option("-n", "--n", help="How many.")] = 64,
     seed: Seed = 0,
     of_class: Annotated[str | None, typer.Option("--class", help="Only items of this class.")] = None,
@@ -326,14 +331,14 @@ def sample(
 ) -> None:
     """Draw new items from a fitted model."""
     from pellucid.core.settings import from_words
+    from pellucid.apps.opened import as_it_is, opened
     from pellucid.domains.write import check_target
-    from pellucid.model import load
 
     check_count(n)
     check_outside(out, folder)
     pairs(where, "--where")  # refused before anything is loaded
     unlike = pairs(against, "--against")
-    model = load(folder)
+    model = opened(folder)
     if out is not None:
         check_target(out, model.codec.kind, force=force)
     words = wishes(model, where, of_class)
@@ -346,6 +351,9 @@ def sample(
             _print_json({"out": str(path), "n": len(draw), "seed": seed, "route": draw.route})
         elif not quiet:
             print(f"{len(draw):,} samples of {folder}, seed {seed}, in {path}")
+        return
+    if model.codec.kind == "text" and not as_json:  # as it is: a report would cut long lines
+        print(as_it_is(draw))
         return
     _show(draw.report(), as_json, None, False)
 
