@@ -130,4 +130,4 @@ def test_no_pictures_and_odd_tables() -> None:
 
 def test_other_things_are_refused() -> None:
     with pytest.raises(BadInput, match="data is a list"):
-        describe_data([1, 2])  # type: ignore[arg-type]
+        describe_data([1, 2])  # type: ignore[call-overload]

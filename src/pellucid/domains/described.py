@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import overload
 
 import numpy as np
 import pandas as pd
@@ -18,8 +19,11 @@ from pellucid.core.report import Block
 from pellucid.core.run import Noticed
 from pellucid.core.wording import number
 from pellucid.domains.columns import Column
+from pellucid.domains.described_text import TextReport, describe_text
 from pellucid.domains.frames import TableData
+from pellucid.domains.kinds import Data
 from pellucid.domains.pictures import Pictures, spread
+from pellucid.domains.text_files import TextData
 
 __all__ = ["DataReport", "Histogram", "describe_data"]
 
@@ -149,8 +153,16 @@ class DataReport(report.Report):
         return out
 
 
-def describe_data(data: Pictures | TableData) -> DataReport:
-    """Counts, ranges, gaps and repeats of pictures or a table.
+@overload
+def describe_data(data: Pictures | TableData) -> DataReport: ...
+
+
+@overload
+def describe_data(data: Data) -> DataReport | TextReport: ...
+
+
+def describe_data(data: Data) -> DataReport | TextReport:
+    """Counts, ranges, gaps and repeats of pictures, a table or a text.
 
     >>> found = describe_data(Pictures(pixels=np.zeros((3, 2, 2, 1), np.uint8), labels=("a", "b", "a")))
     >>> found.count, found.duplicates, found.conflicting, found.classes
@@ -160,6 +172,8 @@ def describe_data(data: Pictures | TableData) -> DataReport:
         return _describe_pictures(data)
     if isinstance(data, TableData):
         return _describe_table(data)
+    if isinstance(data, TextData):
+        return describe_text(data)
     raise BadInput(f"data is a {type(data).__name__}", accepted="what pellucid.read returns")
 
 

@@ -150,13 +150,18 @@ class TextData:
 
 
 def read_text(
-    source: str | os.PathLike[str], reading: TextReading | None = None, *, limit: int | None = None
+    source: str | os.PathLike[str],
+    reading: TextReading | None = None,
+    *,
+    limit: int | None = None,
+    fewest: int = FEWEST,
 ) -> TextData:
     """A text from a file of plain text, or from a folder of them, one after another in the order of their names.
 
     Args:
         reading: how; None finds it out.
         limit: read so many items.
+        fewest: pieces that a running text must have; 1 where nothing is learned from it.
 
     Raises:
         BadInput: a binary file, an empty one, one that is no text in the named encoding, a text too short or too large.
@@ -176,7 +181,7 @@ def read_text(
         form = reading.form or _form_of(text, said)
     if not text.strip():
         raise BadInput(f"'{path}' is empty" + (": it holds white space only" if text else ""), accepted="a text")
-    data = _lines(text, reading, said) if form == "lines" else _windows(text, reading, said, str(path))
+    data = _lines(text, reading, said) if form == "lines" else _windows(text, reading, said, str(path), fewest)
     data = replace(data, source=path.name, notices=tuple(said))
     return data if limit is None or limit >= len(data) else data.take(np.arange(limit) * len(data) // limit)
 
@@ -274,16 +279,16 @@ def _form_of(text: str, said: list[Noticed]) -> Literal["running", "lines"]:
     return form
 
 
-def _windows(text: str, reading: TextReading, said: list[Noticed], source: str) -> TextData:
+def _windows(text: str, reading: TextReading, said: list[Noticed], source: str, fewest: int = FEWEST) -> TextData:
     """Windows that start at every piece, of a very long text at every few."""
     codes, pieces = cut(text, reading.unit)
-    if len(codes) < FEWEST:
+    if len(codes) < fewest:
         raise BadInput(
             f"'{source}' has {len(codes)} {reading.unit}",
-            accepted=f"{FEWEST} or more of a running text",
+            accepted=f"{fewest} or more of a running text",
             why="A tenth is held out to measure whether the model learned.",
         )
-    size = min(reading.window or WINDOW[reading.unit], len(codes) // (2 * WINDOWS))
+    size = min(reading.window or WINDOW[reading.unit], max(1, len(codes) // (2 * WINDOWS)))
     if reading.window is not None and size < reading.window:
         said.append(Noticed(topic="window", text=f"The text is short, so windows have {size} {reading.unit}."))
     starts = np.arange(0, len(codes) - size + 1, -(-len(codes) // MOST_STARTS))
