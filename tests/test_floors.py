@@ -26,6 +26,7 @@ FLOORS = {
     "model": 4,
     "bridging": 4.2,
     "adapting": 4.3,
+    "rereading": 4.4,
     "fitting": 4.5,
     "tasks": 5,
     "evaluate": 6,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -18,15 +18,15 @@ from pellucid.adapting import Began, as_adapt, begin, fitting_options, require_f
 from pellucid.bridging import bridge_for, latent_way, through_recipe
 from pellucid.catalog import domain_class, family_class, objective_class, objective_name, objectives
 from pellucid.core.batch import Examples
-from pellucid.core.bundle import Bundle, open_bundle
+from pellucid.core.bundle import open_bundle
 from pellucid.core.capabilities import Contends, Counts, Family, Grows, Objective, Recasts, Samples, Training
 from pellucid.core.errors import BadBundle, BadInput, shown
-from pellucid.core.recipe import Source
 from pellucid.core.run import Run
-from pellucid.core.run_folder import LEFTOVERS, check_free, claimed, preview_name, tidy
+from pellucid.core.run_folder import check_free, claimed, preview_name, tidy
 from pellucid.core.settings import from_plain, to_plain
 from pellucid.core.space import space_to_plain
 from pellucid.core.weights import pour
+from pellucid.domains.constraint_words import constraint_lines
 from pellucid.domains.frames import TableData
 from pellucid.domains.held import in_file
 from pellucid.domains.kinds import kind_of_data
@@ -35,6 +35,7 @@ from pellucid.domains.streamed import Streamed, examples_of
 from pellucid.domains.text_files import TextData
 from pellucid.domains.texts import TextCodec
 from pellucid.model import Data, Draw, Fitted, build, finish, from_bundle, load, versions, write_setup
+from pellucid.rereading import check_same, data_of, reread
 from pellucid.training.adapt import Adapt, moved_by
 from pellucid.training.balance import Balance
 from pellucid.training.checkpoint import Checkpoints
@@ -94,6 +95,8 @@ def fit(
     size: int | None = None,
     text: Mapping[str, object] | None = None,
     held_out: float = 0.1,
+    constraints: Iterable[str] | Path = (),
+    drop_breaking: bool = False,
     precision: str = "auto",
     device: str = "auto",
     checkpoint_every: int | None = None,
@@ -148,22 +151,27 @@ def fit(
         check_free(out, force)
     source: dict[str, Any] | None = None
     if isinstance(data, Data):
-        asked = {"target": target, "kinds": kinds, "size": size, "text": text}
+        asked = {"target": target, "kinds": kinds, "size": size, "text": text, "constraints": constraints or None}
+        asked["drop_breaking"] = drop_breaking or None
         if given := [k for k, v in asked.items() if v is not None]:
             raise BadInput(f"{', '.join(given)} came with data that was read already", next="Give it to read.")
     else:
         path = Path(data).resolve() if _is_path(data) else None
+        declared = constraint_lines(constraints)
+        if declared and base is not None:
+            raise BadInput("constraints came with a model to go on from", accepted="those that it was fitted with")
+        bound: dict[str, Any] = {"constraints": declared, "drop_breaking": drop_breaking}
         if isinstance(data, str) and data in NAMED and kind in ("auto", "images"):  # names pictures, no file
             path = Path(data)
         if base is not None and isinstance(base.codec, TextCodec):
             text = {**base.codec.reading(), **(text or {})}
         if path is not None:
             source = {"path": str(path), "kind": kind, "target": target, "kinds": dict(kinds or {}), "size": size}
-            source["text"] = dict(text or {})
-        found = read(data, kind=kind, target=target, kinds=kinds, size=size, text=text)  # type: ignore[arg-type]
+            source |= {"text": dict(text or {}), "constraints": list(declared), "drop_breaking": drop_breaking}
+        found = read(data, kind=kind, target=target, kinds=kinds, size=size, text=text, **bound)  # type: ignore[arg-type]
         if base is not None and size is None and (fitting := fitting_options(base.codec, found)):
             fitting = {**fitting, "kinds": {**fitting.get("kinds", {}), **(kinds or {})}}
-            found = read(data, **{"kind": kind, "target": target, **fitting})  # type: ignore[arg-type]
+            found = read(data, **{"kind": kind, "target": target, **fitting, **bound})  # type: ignore[arg-type]
             source = None if source is None else {**source, **fitting}
         data = found
     for notice in data.notices:
@@ -296,8 +304,8 @@ def resume(
             why="Another device would give another result.",
             next="Resume it where there is one, or fit anew.",
         )
-    data = data if isinstance(data, Data) else _reread(bundle, data)
-    _check_same(data, recipe, folder.name)
+    data = data if isinstance(data, Data) else reread(bundle, data)
+    check_same(data, recipe, folder.name)
     model.data, model.folder = data, folder
     run.device, run.precision = recipe["device"], recipe["precision"]
     if bundle.manifest.get("versions") != versions():
@@ -326,54 +334,6 @@ def resume(
             deadline=None,
             every=checkpoint_every,
             watch=watch,
-        )
-
-
-def data_of(folder: str | Path | None, moved: str | Path | None = None) -> Data:
-    """The items a finished run was fitted on, read again and checked against its recipe.
-
-    Args:
-        moved: where they are now, if not where they were.
-    """
-    if folder is None:
-        raise BadInput("the model has no run folder", accepted="a model loaded from one", next="Pass its data.")
-    bundle = open_bundle(Path(folder), leftovers=LEFTOVERS)
-    data = _reread(bundle, moved)
-    _check_same(data, bundle.json("recipe.json"), Path(folder).name)
-    return data
-
-
-def _reread(bundle: Bundle, moved: str | Path | None) -> Data:
-    name = bundle.folder.resolve().name
-    if not bundle.has("source.json") and moved is None:
-        raise BadInput(
-            f"the run '{name}' was not started from a path, so its data cannot be read again",
-            next="Say where the data is: --data PATH on the command line, data=... in Python.",
-        )
-    try:
-        source = from_plain(Source, bundle.json("source.json") if bundle.has("source.json") else {"path": ""})
-    except BadInput as error:
-        raise BadBundle(f"'{name}/source.json' does not say where the data is", why=str(error)) from error
-    options = {"kind": source.kind, "target": source.target, "kinds": dict(source.kinds) or None, "size": source.size}
-    options |= {"text": dict(source.text) or None}
-    path = source.path if moved is None else moved
-    try:
-        return read(path, **options)  # type: ignore[arg-type]
-    except BadInput as error:
-        if path in NAMED or Path(path).exists():
-            raise
-        raise BadInput(
-            f"the data of '{name}' is no longer at '{path}'", next="Say where it is now: --data PATH."
-        ) from error
-
-
-def _check_same(data: Data, recipe: Mapping[str, Any], name: str) -> None:
-    found = recipe.get("data") if isinstance(recipe, Mapping) else None
-    if not isinstance(found, Mapping) or data.fingerprint() != found.get("fingerprint"):
-        raise BadInput(
-            f"the data of '{name}' is not what it was when the run began",
-            why="Going on with other data would give results that no recipe describes.",
-            next="Put the original data back, or fit anew.",
         )
 
 

@@ -19,12 +19,21 @@ from pellucid import __version__
 from pellucid.apps.chat import chat
 from pellucid.apps.likelihood_command import likelihood
 from pellucid.apps.words import (
+    Balance,
+    Constraints,
+    ConstraintsFile,
+    DropBreaking,
+    NoMissing,
+    Shares,
     check_count,
     check_minutes,
     check_outside,
     check_report,
     check_resumed,
+    declared,
     pairs,
+    shares_of,
+    text_options,
     wishes,
 )
 from pellucid.core.errors import BadInput, PellucidError, fault
@@ -186,6 +195,9 @@ def fit(
     target: Target = None,
     kind: Kind = "auto",
     column: KindsOf = None,
+    constraint: Constraints = None,
+    constraints: ConstraintsFile = None,
+    drop_breaking: DropBreaking = False,
     size: Size = None,
     text: TextOptions = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
@@ -271,8 +283,10 @@ def fit(
                 target=target,
                 kind=kind,
                 kinds=pairs(column, "--column"),
+                constraints=declared(constraint, constraints),
+                drop_breaking=drop_breaking,
                 size=size,
-                text=_text(text),
+                text=text_options(text),
                 device=device,
                 precision=precision,
                 settings={k: v for k, v in plain.items() if k in changes},
@@ -305,6 +319,9 @@ def sample(
     seed: Seed = 0,
     of_class: Annotated[str | None, typer.Option("--class", help="Only items of this class.")] = None,
     where: Where = None,
+    balance: Balance = None,
+    share: Shares = None,
+    no_missing: NoMissing = False,
     against: Annotated[
         list[str] | None,
         typer.Option(
@@ -330,25 +347,28 @@ def sample(
     quiet: Quiet = False,
 ) -> None:
     """Draw new items from a fitted model."""
-    from pellucid.core.settings import from_words
     from pellucid.apps.opened import as_it_is, opened
+    from pellucid.core.settings import from_words
     from pellucid.domains.write import check_target
 
     check_count(n)
     check_outside(out, folder)
     pairs(where, "--where")  # refused before anything is loaded
-    unlike = pairs(against, "--against")
+    unlike, shares = pairs(against, "--against"), shares_of(share)
     model = opened(folder)
     if out is not None:
         check_target(out, model.codec.kind, force=force)
     words = wishes(model, where, of_class)
     settings = from_words(type(model.how()), pairs(how, "--how"), model.how()) if how else None
     with _job(quiet or as_json) as (run, _):
-        draw = model.sample(n, seed=seed, where=words, against=unlike, how=settings, run=run)
+        shared: Any = {"balance": balance, "shares": shares, "missing": not no_missing}
+        draw = model.sample(n, seed=seed, where=words, against=unlike, how=settings, run=run, **shared)
     if out is not None:
         path = draw.save(out, force=force)
         if as_json:
-            _print_json({"out": str(path), "n": len(draw), "seed": seed, "route": draw.route})
+            facts = {"route": draw.route, "promise": draw.promise, "tried": draw.tried}
+            facts |= {"acceptance": round(draw.acceptance, 6), "notices": [n.text for n in draw.notices]}
+            _print_json({"out": str(path), "n": len(draw), "seed": seed, **facts})
         elif not quiet:
             print(f"{len(draw):,} samples of {folder}, seed {seed}, in {path}")
         return
@@ -372,6 +392,9 @@ def compare(
     target: Target = None,
     kind: Kind = "auto",
     column: KindsOf = None,
+    constraint: Constraints = None,
+    constraints: ConstraintsFile = None,
+    drop_breaking: DropBreaking = False,
     size: Size = None,
     data: DataPath = None,
     seed: Seed = 0,
@@ -407,7 +430,8 @@ def compare(
                 raise BadInput(
                     f"{len(paths)} paths are not all finished runs", accepted="one data set, or run folders only"
                 )
-            items = _read(paths[0], kind, target, size, column)
+            said: dict[str, Any] = {"constraints": declared(constraint, constraints), "drop_breaking": drop_breaking}
+            items = _read(paths[0], kind, column, target=target, size=size, **said)
             chosen = "all" if families == "all" else [name.strip() for name in families.split(",")]
             report = compare_families(
                 items, families=chosen, minutes=minutes, n=n, seed=seed, precision=precision, run=run
@@ -473,6 +497,9 @@ def data(
     target: Target = None,
     kind: Kind = "auto",
     column: KindsOf = None,
+    constraint: Constraints = None,
+    constraints: ConstraintsFile = None,
+    drop_breaking: DropBreaking = False,
     size: Size = None,
     text: TextOptions = None,
     n: Annotated[int, typer.Option("-n", help="How many items of teaching data.")] = 2000,
@@ -500,31 +527,18 @@ def data(
             print(f"{n:,} items of '{path}' with their ground truth are in {written}")
         return
     check_report(out, force)
-    items = _read(path, kind, target, size, column, text)
+    said: dict[str, Any] = {"constraints": declared(constraint, constraints), "drop_breaking": drop_breaking}
+    items = _read(path, kind, column, text, target=target, size=size, **said)
     _show(describe_data(items), as_json, out, quiet)
 
 
 # ---------------------------------------------------------------------- answers, runs
 
 
-def _read(
-    path: str, kind: str, target: str | None, size: int | None, column: list[str] | None, text: list[str] | None = None
-) -> Any:
+def _read(path: str, kind: str, column: list[str] | None, text: list[str] | None = None, **options: Any) -> Any:
     from pellucid.domains.read import read
 
-    kinds: Any = pairs(column, "--column")
-    return read(path, kind=kind, target=target, size=size, kinds=kinds, text=_text(text))  # type: ignore[arg-type]
-
-
-def _text(words: list[str] | None) -> dict[str, Any] | None:
-    """How a text is read, as JSON values."""
-    if not words:
-        return None
-    from pellucid.core.settings import to_plain
-    from pellucid.domains.text_files import reading_of
-
-    said = pairs(words, "--text")
-    return {name: value for name, value in to_plain(reading_of(said)).items() if name in said}
+    return read(path, kind=kind, kinds=pairs(column, "--column"), text=text_options(text), **options)  # type: ignore[arg-type]
 
 
 @contextmanager

@@ -4,13 +4,53 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
 from pellucid.core.errors import BadInput, nearest
 
-__all__ = ["check_count", "check_minutes", "check_outside", "check_report", "check_resumed", "pairs", "wishes"]
+__all__ = [
+    "Balance",
+    "Constraints",
+    "ConstraintsFile",
+    "DropBreaking",
+    "NoMissing",
+    "Shares",
+    "check_count",
+    "check_minutes",
+    "check_outside",
+    "check_report",
+    "check_resumed",
+    "declared",
+    "pairs",
+    "shares_of",
+    "text_options",
+    "wishes",
+]
+
+Constraints = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--constraint",
+        metavar="TEXT",
+        help="What holds between columns: 'start <= end', 'total = a + b', 'together: city, country'; repeatable.",
+    ),
+]
+ConstraintsFile = Annotated[
+    Path | None, typer.Option("--constraints", metavar="FILE", help="The same from a file, one a line.")
+]
+DropBreaking = Annotated[bool, typer.Option("--drop-breaking", help="Leave out rows that break a constraint.")]
+Balance = Annotated[
+    str | None, typer.Option("--balance", metavar="COLUMN", help="As many rows of each value of this column.")
+]
+Shares = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--share", metavar="COLUMN:VALUE=SHARE", help="So many rows of a value, as 'income:>50K=0.5'; repeatable."
+    ),
+]
+NoMissing = Annotated[bool, typer.Option("--no-missing", help="Fill missing cells of tables.")]
 
 MOST = 10_000_000  # items at once: more do not fit into memory
 
@@ -19,7 +59,7 @@ def pairs(words: list[str] | None, option: str) -> dict[str, Any]:
     """`NAME=VALUE` words as a dictionary; `age>=60` and `age=>=60` mean the same."""
     found: dict[str, Any] = {}
     for word in words or []:
-        split = re.match(r"(.+?)(>=|<=|>|<|=)(.*)", word, flags=re.S) if option == "--where" else None
+        split = re.match(r"(.+?)(!=|>=|<=|>|<|=)(.*)", word, flags=re.S) if option == "--where" else None
         name, sign, value = split.groups() if split else word.partition("=")
         if split and sign != "=":
             value = sign + value
@@ -29,6 +69,47 @@ def pairs(words: list[str] | None, option: str) -> dict[str, Any]:
             raise BadInput(f"{option} names '{name.strip()}' twice", accepted="each name once")
         found[name.strip()] = value.strip()
     return found
+
+
+def declared(texts: list[str] | None, file: Path | None) -> tuple[str, ...]:
+    """Constraints from --constraint and from a file of them."""
+    from pellucid.domains.constraint_words import constraint_lines
+
+    return (*constraint_lines(texts or ()), *(constraint_lines(file) if file is not None else ()))
+
+
+def shares_of(words: list[str] | None) -> dict[str, dict[str, float]]:
+    """`COLUMN:VALUE=SHARE` words as shares by column and value.
+
+    >>> shares_of(["income:>50K=0.5"])
+    {'income': {'>50K': 0.5}}
+    """
+    found: dict[str, dict[str, float]] = {}
+    for word in words or []:
+        left, sign, number = word.rpartition("=")
+        name, colon, value = left.partition(":")
+        try:
+            share = float(number)
+        except ValueError:
+            share = -1.0
+        if not sign or not colon or not name.strip() or not 0.0 <= share <= 1.0:
+            raise BadInput(f"--share is '{word}'", accepted="COLUMN:VALUE=SHARE with a share from 0 to 1")
+        of_column = found.setdefault(name.strip(), {})
+        if value.strip() in of_column:
+            raise BadInput(f"--share names '{name.strip()}:{value.strip()}' twice", accepted="each value once")
+        of_column[value.strip()] = share
+    return found
+
+
+def text_options(words: list[str] | None) -> dict[str, Any] | None:
+    """How a text is read, as JSON values."""
+    if not words:
+        return None
+    from pellucid.core.settings import to_plain
+    from pellucid.domains.text_files import reading_of
+
+    said = pairs(words, "--text")
+    return {name: value for name, value in to_plain(reading_of(said)).items() if name in said}
 
 
 def check_count(n: int | None) -> None:

@@ -118,6 +118,8 @@ class Source:
     target: str | None = None
     kinds: Mapping[str, Any] = field(default_factory=dict)
     size: int | None = None
+    constraints: tuple[str, ...] = ()
+    drop_breaking: bool = False
     text: Mapping[str, Any] = field(default_factory=dict)
 
 
