@@ -7,9 +7,9 @@ Other packages add families through the entry-point group "pellucid.families", o
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pellucid.core.errors import BadInput, fault, nearest
 
@@ -21,11 +21,13 @@ __all__ = [
     "BRIDGES",
     "CODECS",
     "DOMAINS",
+    "EXPLANATIONS",
     "FAMILIES",
     "OBJECTIVES",
     "bridge_class",
     "codec_class",
     "domain_class",
+    "explanation",
     "families",
     "family_class",
     "objective_class",
@@ -73,6 +75,23 @@ BRIDGES: dict[str, str] = {
 
 OBJECTIVES: dict[str, str] = {"few_steps": "pellucid.families.few_steps:FewSteps"}
 """name -> "module:Class" of each objective that replaces an engine's own turns; frozen settings, as families are."""
+
+
+EXPLANATIONS: dict[str, str] = {
+    "process": "pellucid.explain.process:process",
+    "trajectory": "pellucid.explain.trajectory:trajectory",
+    "attention": "pellucid.explain.attention:attention",
+    "influence": "pellucid.explain.influence:influence",
+    "provenance": "pellucid.explain.provenance:provenance",
+    "errors": "pellucid.explain.errors:errors",
+}
+"""name of a question -> "module:function" of its explanation: from a model (and a sample of it) to a report."""
+
+
+def explanation(name: str) -> Callable[..., Any]:
+    """The explanation of this name."""
+    found: Callable[..., Any] = resolve(_listed("question", name, EXPLANATIONS))
+    return found
 
 
 def resolve(target: str) -> type:

@@ -1,40 +1,79 @@
-"""One sample explained: what the model is made of, and how noise became this sample."""
+"""One sample explained: the questions that can be asked of this model, from the plainest to the most technical.
+
+A question that the family, the data or the sample cannot answer is not dropped in silence: its reason is said.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from pellucid.core.capabilities import Denoises
-from pellucid.core.report import Block, Heading, Report, Verdict
+from pellucid.catalog import EXPLANATIONS, explanation
+from pellucid.core.errors import BadInput, MissingCapability, nearest
+from pellucid.core.report import Block, Details, Heading, Prose, Report, Table
 from pellucid.core.run import Run
-from pellucid.explain.process import process
-from pellucid.explain.trajectory import trajectory
+from pellucid.explain.glossary import TERMS
 
 if TYPE_CHECKING:
     from pellucid.model import Data, Fitted
 
-__all__ = ["Explained", "explain_sample"]
+__all__ = ["USUAL", "Explained", "explain_sample"]
+
+USUAL = ("process", "trajectory", "attention", "influence")
+"""What is asked when nothing is named: what takes seconds, not minutes."""
+
+QUESTIONS = {
+    "process": "How does this model work?",
+    "trajectory": "How did noise become this?",
+    "attention": "Which words or conditions made which part of it?",
+    "influence": "Which training items does it come from?",
+    "provenance": "Is any of it copied?",
+    "counterfactual": "What would have made it different?",
+    "directions": "What can be turned?",
+    "saliency": "Which earlier symbols caused this one?",
+    "parts": "Which part of it is unusual?",
+    "errors": "What did the model learn wrong?",
+    "concepts": "Which concepts does it use?",
+}
+"""name -> the question that a person asks, in the order of a report."""
 
 
 @dataclass(frozen=True)
 class Explained(Report):
-    """Several explanations of one sample, one after the other; what cannot be asked of the family is said."""
+    """Several explanations of one sample, one after the other; what cannot be asked is said.
+
+    reports: question -> its answer. missing: question -> why there is none.
+    """
 
     subject: str
-    reports: tuple[Report, ...]
-    missing: tuple[str, ...]
+    answers: Mapping[str, Report]
+    missing: Mapping[str, str]
 
     @property
     def title(self) -> str:
-        return "What this model is made of" if self.missing else f"Why {self.subject} came out like this"
+        return f"Why {self.subject} came out like this"
+
+    @property
+    def reports(self) -> tuple[Report, ...]:
+        return tuple(self.answers.values())
 
     def blocks(self) -> tuple[Block, ...]:
-        found: list[Block] = []
-        for report in self.reports:
-            found += [Heading(report.title), *report.blocks()]
-        return (*(Verdict("note", text) for text in self.missing), *found)
+        rows = [(QUESTIONS[name], _badge(report)) for name, report in self.answers.items()]
+        rows += [(QUESTIONS[name], "not answered: " + why) for name, why in self.missing.items()]
+        found: list[Block] = [Table(("question", "answer"), rows)]
+        for name, report in self.answers.items():
+            found += [Heading(QUESTIONS[name]), Prose(f"*{report.title}*"), *report.blocks()]
+        found.append(Details("What the words mean", (Table(("word", "meaning"), list(TERMS.items())),)))
+        return tuple(found)
+
+
+def _badge(report: Report) -> str:
+    """Has the answer passed its own check?"""
+    check = getattr(report, "check", None)
+    if check is None:
+        return "below, without a check of its own"
+    return "below, check passed" if check.passed else "below, CHECK FAILED"
 
 
 def explain_sample(
@@ -44,22 +83,64 @@ def explain_sample(
     seed: int = 0,
     index: int = 0,
     where: Mapping[str, object] | None = None,
+    ask: Sequence[str] | None = None,
+    retrain: int = 0,
+    verify: bool = False,
+    reveal: bool | None = None,
     run: Run | None = None,
 ) -> Explained:
-    """Every explanation that the model's capabilities allow, of the sample (seed, index).
+    """The explanations of the sample (seed, index) that this model can give.
 
     Args:
         data: the items the model was fitted on: judges and comparisons are made from them.
         where: what was asked of the sample, as in `model.sample`.
+        ask: names of questions (see `QUESTIONS`), or ("all",); the usual ones when None.
+        retrain: for "influence", halves of the data to train on again, as proof. verify: also leave items out.
+        reveal: for "influence", show the training items also where they are rows of a table.
+
+    Raises BadInput when a question does not exist, or none of those asked can be answered.
     """
     run = run or Run()
-    reports: list[Report] = [process(model, seed=seed, data=data)]
-    missing = []
-    if isinstance(model.engine, Denoises):
-        reports.append(trajectory(model, data=data, seed=seed, index=index, where=where, run=run))
-    else:
-        missing.append(
-            f"There is no explanation of a single sample for '{model.name}' yet: the way from noise to a sample exists "
-            "only for families that denoise. Below is what the model is made of."
+    names = _names(ask)
+    options = {"influence": {"halves": retrain, "verify": verify, "reveal": reveal}}
+    subject = {"data": data, "seed": seed, "index": index, "where": where, "run": run}
+    answers: dict[str, Report] = {}
+    missing: dict[str, str] = {}
+    for name in names:
+        asked = explanation(name)
+        try:
+            answers[name] = asked(model, **_taken(asked, subject | options.get(name, {})))
+        except MissingCapability as error:
+            missing[name] = str(error)
+        except BadInput as error:
+            if ask is not None and len(names) == 1:
+                raise
+            missing[name] = str(error)
+    if not answers:
+        raise BadInput(
+            f"none of {', '.join(names)} can be answered here",
+            accepted=", ".join(QUESTIONS),
+            why=" ".join(missing.values()),
         )
-    return Explained(f"sample {index} of seed {seed}", tuple(reports), tuple(missing))
+    return Explained(f"sample {index} of seed {seed}", answers, missing)
+
+
+def _names(ask: Sequence[str] | None) -> tuple[str, ...]:
+    if ask is None:
+        return USUAL
+    if tuple(ask) == ("all",):
+        return tuple(q for q in QUESTIONS if q in EXPLANATIONS)
+    for name in ask:
+        if name not in EXPLANATIONS:
+            raise BadInput(
+                f"there is no question '{name}'", accepted=", ".join((*EXPLANATIONS, "all")),
+                next=nearest(name, EXPLANATIONS),
+            )  # fmt: skip
+    return tuple(q for q in QUESTIONS if q in ask)
+
+
+def _taken(asked: Callable[..., Report], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the options that the explanation takes: not every question is about one sample."""
+    import inspect
+
+    return {k: v for k, v in options.items() if k in inspect.signature(asked).parameters}
