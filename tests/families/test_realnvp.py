@@ -12,13 +12,14 @@ from pellucid.core.errors import BadInput
 from pellucid.core.rows import Rows
 from pellucid.core.space import Real, Tokens
 from pellucid.core.trace import Silent
-from pellucid.families.realnvp import ActNorm, RealNVP, RealNVPEngine, RealNVPHow, Squash, keeps
+from pellucid.families.realnvp import RealNVP
+from pellucid.families.reversible import ActNorm, FlowEngine, FlowHow, Squash, keeps
 from tests.families.rowwise import CLASS, batch_of, check_rowwise, events, stir
 
 SPACES = [Real((1,)), Real((2,)), Real((5,)), Real((2, 3)), Real((1, 8, 8)), Real((2, 8, 12)), Real((1, 5, 4))]
 
 
-def build(space: Real, family: RealNVP | None = None) -> RealNVPEngine:
+def build(space: Real, family: RealNVP | None = None) -> FlowEngine:
     """An engine in float64, prepared and then stirred, so that no step is the identity."""
     family = family or RealNVP(steps=3, width=8)
     engine = family.build(space, CLASS, Rows(0, torch.arange(1))).double()
@@ -116,8 +117,8 @@ def test_losses_are_row_by_row(space: Real) -> None:
 def test_samples_do_not_depend_on_the_batch(space: Real) -> None:
     engine, rows = build(space), Rows(1, torch.arange(7))
     condition = double(space, 7).condition
-    x = engine.sample(rows, condition, RealNVPHow(0.8), Silent())
-    alone = [engine.sample(rows.take(slice(j, j + 1)), condition.take(slice(j, j + 1)), RealNVPHow(0.8), Silent())
+    x = engine.sample(rows, condition, FlowHow(0.8), Silent())
+    alone = [engine.sample(rows.take(slice(j, j + 1)), condition.take(slice(j, j + 1)), FlowHow(0.8), Silent())
              for j in range(7)]  # fmt: skip
     torch.testing.assert_close(x, torch.cat(alone), rtol=1e-10, atol=1e-10)
 

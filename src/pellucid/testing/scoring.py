@@ -184,7 +184,7 @@ def line(space: Real, numbers: int) -> tuple[Tensor, Tensor]:
     """Values of one number and their weights: its levels, or evenly spaced points for the trapezoidal rule."""
     if space.levels is not None:
         return torch.linspace(space.low, space.high, space.levels), torch.ones(space.levels, dtype=torch.float64)
-    points = {1: 2001, 2: 37}.get(numbers, MOST_EVENTS)  # the last are too many together, and `visit` says so
+    points = {1: 2001, 2: 61}.get(numbers, MOST_EVENTS)  # the last are too many together, and `visit` says so
     step = 2 * REACH / (points - 1)
     return torch.linspace(-REACH, REACH, points), torch.full((points,), step, dtype=torch.float64)
 

@@ -16,6 +16,7 @@ from pellucid.core.codec import Bridge, Identity
 from pellucid.core.errors import BadBundle, BadInput, NonFiniteLoss
 from pellucid.core.rows import Rows
 from pellucid.core.run import Run
+from pellucid.training.allocator import keep_freed_memory
 from pellucid.training.checkpoint import State, fit_tensors
 from pellucid.training.distributed import Strategy, full, like, spread, team
 from pellucid.training.ema import Average
@@ -69,6 +70,7 @@ class Walk:
         self._flags = [(p, p.requires_grad) for p in self.step.parameters()]
         self._mode = self.step.training
         self.step.train()
+        keep_freed_memory()
         # torch's generator is borrowed for the whole walk (putting it back takes longer than a small step)
         self._generator = self._masks.to(self.run.device).seeding()
         self._generator.__enter__()
