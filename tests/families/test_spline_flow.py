@@ -194,3 +194,14 @@ def test_bad_settings_are_one_clear_error(settings: dict[str, Any], name: str) -
 def test_grids_and_symbols_are_refused() -> None:
     assert SplineFlow().accepts(Real((2,), levels=4), {}) is not None
     assert SplineFlow().accepts(Tokens(3, 2), {}) is not None
+
+
+def test_in_half_precision_curves_are_not_rounded() -> None:
+    """Networks may be rounded, since both ways round them alike; knots and curves are not."""
+    space = Real((1, 8, 8))
+    engine, batch = build(space).float(), batch_of(space, 5)
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        z = engine.encode(batch.x, batch.condition)
+        back = engine.decode(z, batch.condition)
+    assert z.dtype == torch.float32
+    torch.testing.assert_close(back, batch.x, rtol=0, atol=2e-2)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import abc
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import ClassVar, cast
 
@@ -66,6 +67,7 @@ __all__ = [
     "inverse_through",
     "keeps",
     "squeezed_chain",
+    "unrounded",
 ]
 
 MOST_NUMBERS = 65536  # in one event: a net for more would not fit a desk
@@ -297,17 +299,17 @@ class Coupling(Step):
 
     def forward(self, x: Tensor, vector: Tensor) -> tuple[Tensor, Tensor]:
         first, second = x.split(self.sizes, dim=1)
-        if self.last:
-            y, log_scale = self.bend(second, self._raw(first, vector))
-            return torch.cat((first, y), dim=1), log_scale
-        y, log_scale = self.bend(first, self._raw(second, vector))
-        return torch.cat((y, second), dim=1), log_scale
+        raw = self._raw(first if self.last else second, vector)
+        with unrounded(x):
+            y, log_scale = self.bend(second if self.last else first, raw)
+        return torch.cat((first, y) if self.last else (y, second), dim=1), log_scale
 
     def inverse(self, y: Tensor, vector: Tensor) -> Tensor:
         first, second = y.split(self.sizes, dim=1)
-        if self.last:
-            return torch.cat((first, self.bend.inverse(second, self._raw(first, vector))), dim=1)
-        return torch.cat((self.bend.inverse(first, self._raw(second, vector)), second), dim=1)
+        raw = self._raw(first if self.last else second, vector)
+        with unrounded(y):
+            x = self.bend.inverse(second if self.last else first, raw)
+        return torch.cat((first, x) if self.last else (x, second), dim=1)
 
     def _raw(self, kept: Tensor, vector: Tensor) -> Tensor:
         raw: Tensor = self.net(kept, vector)
@@ -565,6 +567,14 @@ class Arrange(Step):
 
     def inverse(self, y: Tensor, vector: Tensor) -> Tensor:
         return y.index_select(1, self.back)
+
+
+def unrounded(x: Tensor) -> AbstractContextManager[object]:
+    """Where autocast would compute products in bfloat16, compute them as they come: a rounded step is not undone.
+
+    Networks may be rounded, since both ways through a coupling round them alike.
+    """
+    return torch.autocast(x.device.type, enabled=False) if torch.is_autocast_enabled(x.device.type) else nullcontext()
 
 
 def channels_like(value: Tensor, like: Tensor) -> Tensor:
