@@ -40,6 +40,8 @@ FAMILIES: dict[str, str] = {
     "vae": "pellucid.families.vae:VAE",
     "gan": "pellucid.families.gan:GAN",
     "flow": "pellucid.families.realnvp:RealNVP",
+    "spline_flow": "pellucid.families.spline_flow:SplineFlow",
+    "glow": "pellucid.families.glow:Glow",
     "vq": "pellucid.families.vq:VQ",
     "autoregressive": "pellucid.families.autoregressive:Autoregressive",
     "diffusion": "pellucid.families.flow_matching:FlowMatching",
