@@ -86,6 +86,7 @@ EXPLANATIONS: dict[str, str] = {
     "influence": "pellucid.explain.influence:influence",
     "provenance": "pellucid.explain.provenance:provenance",
     "errors": "pellucid.explain.errors:errors",
+    "oddities": "pellucid.explain.oddities:oddities",
 }
 """name of a question -> "module:function" of its explanation: from a model (and a sample of it) to a report."""
 

@@ -34,6 +34,7 @@ QUESTIONS = {
     "saliency": "Which earlier symbols caused this one?",
     "parts": "Which part of it is unusual?",
     "errors": "What did the model learn wrong?",
+    "oddities": "Which training items are odd or mislabelled?",
     "concepts": "Which concepts does it use?",
 }
 """name -> the question that a person asks, in the order of a report."""
