@@ -5,18 +5,30 @@ Only typer is imported here, so that `pellucid --help` answers at once; everythi
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pellucid import __version__
+from pellucid.apps.answers import (
+    DataPath,
+    Force,
+    Json,
+    Quiet,
+    RunFolder,
+    Seed,
+    Where,
+    data_of,
+    job,
+    print_json,
+    save,
+    show,
+)
 from pellucid.apps.chat import chat
+from pellucid.apps.explain_command import explain
 from pellucid.apps.likelihood_command import likelihood
 from pellucid.apps.words import (
     Balance,
@@ -39,9 +51,7 @@ from pellucid.apps.words import (
 from pellucid.core.errors import BadInput, PellucidError, fault
 
 if TYPE_CHECKING:
-    from pellucid.apps.terminal import Terminal
     from pellucid.core.report import Report
-    from pellucid.core.run import Run
 
 __all__ = ["app", "main"]
 
@@ -58,21 +68,6 @@ app.command()(chat)
 
 _UsageError: Any = typer.BadParameter.__mro__[1]  # typer exports only this child of the class of wrong words
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output and nothing else there.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show the answer only: no notices, no progress.")]
-Seed = Annotated[int, typer.Option("--seed", help="Start of every random number.")]
-Where = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--where",
-        metavar="NAME=VALUE",
-        help="What the items shall be, as caption='a red circle'; also COLUMN=>=30 or COLUMN=30..40; repeatable.",
-    ),
-]
-Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
-RunFolder = Annotated[
-    Path, typer.Argument(metavar="RUN", help="A run folder that `pellucid fit --out` made.", show_default=False)
-]
 ModelPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, or a grammar file.", show_default=False)]
 Target = Annotated[str | None, typer.Option(help="Column (or array of labels) that the model is conditioned on.")]
 Kind = Annotated[str, typer.Option(help="auto, images, table or text.")]
@@ -90,7 +85,6 @@ KindsOf = Annotated[
 ]
 Size = Annotated[int | None, typer.Option(help="Side to which pictures are cropped and resized.")]
 Precision = Annotated[str, typer.Option(help="auto, float32, or bfloat16 for faster training.")]
-DataPath = Annotated[Path | None, typer.Option("--data", help="The data the run was fitted on, if it has moved.")]
 
 
 def main() -> None:
@@ -128,7 +122,7 @@ def main() -> None:
 def _end(kind: str, message: str, code: int) -> None:
     """Say an error where it is looked for, and stop."""
     if "--json" in sys.argv:
-        _print_json({"error": {"type": kind, "message": message, "exit_code": code}})
+        print_json({"error": {"type": kind, "message": message, "exit_code": code}})
     else:
         print(f"pellucid: {message}", file=sys.stderr)
     sys.exit(code)
@@ -156,11 +150,11 @@ def demo(
 
     check_minutes(minutes)
     check_report(out, force=True)
-    with _job(quiet or as_json) as (run, terminal):
+    with job(quiet or as_json) as (run, terminal):
         report = run_demo(minutes=minutes, seed=seed, run=run, label=lambda text: setattr(terminal, "label", text))
-    path = _save(report, out)
+    path = save(report, out)
     if as_json:
-        _print_json({"report": str(path), **report.headline()})
+        print_json({"report": str(path), **report.headline()})
         return
     from rich.console import Console
 
@@ -252,7 +246,7 @@ def fit(
     from pellucid.fitting import fit as fit_model
     from pellucid.fitting import resume as resume_run
 
-    with _job(quiet or as_json) as (run, terminal):
+    with job(quiet or as_json) as (run, terminal):
         if resume is not None:
             model, folder = (
                 resume_run(resume, data=moved, checkpoint_every=checkpoint_every, watch=watch, run=run),
@@ -306,7 +300,7 @@ def fit(
         "notices": [n.text for n in terminal.notices],
     }
     if as_json:
-        _print_json(facts)
+        print_json(facts)
     elif not quiet:
         form = {"images": "samples", "text": "samples.txt"}.get(model.codec.kind, "samples.csv")
         print(f"The model is in {folder}. Next: pellucid sample {folder} -n 64 --out {form}")
@@ -360,7 +354,7 @@ def sample(
         check_target(out, model.codec.kind, force=force)
     words = wishes(model, where, of_class)
     settings = from_words(type(model.how()), pairs(how, "--how"), model.how()) if how else None
-    with _job(quiet or as_json) as (run, _):
+    with job(quiet or as_json) as (run, _):
         shared: Any = {"balance": balance, "shares": shares, "missing": not no_missing}
         draw = model.sample(n, seed=seed, where=words, against=unlike, how=settings, run=run, **shared)
     if out is not None:
@@ -368,14 +362,14 @@ def sample(
         if as_json:
             facts = {"route": draw.route, "promise": draw.promise, "tried": draw.tried}
             facts |= {"acceptance": round(draw.acceptance, 6), "notices": [n.text for n in draw.notices]}
-            _print_json({"out": str(path), "n": len(draw), "seed": seed, **facts})
+            print_json({"out": str(path), "n": len(draw), "seed": seed, **facts})
         elif not quiet:
             print(f"{len(draw):,} samples of {folder}, seed {seed}, in {path}")
         return
     if model.codec.kind == "text" and not as_json:  # as it is: a report would cut long lines
         print(as_it_is(draw))
         return
-    _show(draw.report(), as_json, None, False)
+    show(draw.report(), as_json, None, False)
 
 
 @app.command()
@@ -413,7 +407,7 @@ def compare(
     check_count(n)
     for path in paths:
         check_outside(out, Path(path))
-    with _job(quiet or as_json) as (run, _):
+    with job(quiet or as_json) as (run, _):
         if all((Path(p) / "manifest.json").is_file() for p in paths):
             from pellucid.model import load
 
@@ -423,7 +417,7 @@ def compare(
                 raise BadInput("a run is named twice", accepted="each run once")
             models = {name: load(p) for name, p in zip(names, paths, strict=True)}
             first = next(iter(models.values()))
-            items = _data_of(first.folder, data)
+            items = data_of(first.folder, data)
             report: Report = compare_models(models, *_halves(items, first.recipe), n=n, seed=seed, run=run)
         else:
             if len(paths) != 1:
@@ -436,36 +430,10 @@ def compare(
             report = compare_families(
                 items, families=chosen, minutes=minutes, n=n, seed=seed, precision=precision, run=run
             )
-    _show(report, as_json, out, quiet)
+    show(report, as_json, out, quiet)
 
 
-@app.command()
-def explain(
-    folder: RunFolder,
-    seed: Seed = 0,
-    index: Annotated[int, typer.Option(help="Which sample of that seed.")] = 0,
-    of_class: Annotated[str | None, typer.Option("--class", help="Explain a sample of this class.")] = None,
-    where: Where = None,
-    data: DataPath = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Report to write: .html, .md, .json or .txt.")] = None,
-    force: Force = False,
-    as_json: Json = False,
-    quiet: Quiet = False,
-) -> None:
-    """Why did this sample come out like this? The parts of the model, and the way from noise to the sample."""
-    from pellucid.explain.explained import explain_sample
-    from pellucid.model import load
-
-    if index < 0:
-        raise BadInput(f"--index is {index}", accepted="0 for the first sample of the seed, 1 for the second, ...")
-    check_report(out, force)
-    check_outside(out, folder)
-    model = load(folder)
-    items = _data_of(folder, data)
-    words = wishes(model, where, of_class)
-    with _job(quiet or as_json) as (run, _):
-        report = explain_sample(model, items, seed=seed, index=index, where=words, run=run)
-    _show(report, as_json, out, quiet)
+app.command()(explain)
 
 
 @app.command()
@@ -473,7 +441,7 @@ def describe(folder: RunFolder, as_json: Json = False, quiet: Quiet = False) -> 
     """What a fitted model is, what it was made from and what it can be asked."""
     from pellucid.model import load
 
-    _show(load(folder).describe(), as_json, None, quiet)
+    show(load(folder).describe(), as_json, None, quiet)
 
 
 @app.command()
@@ -481,7 +449,7 @@ def families(as_json: Json = False, quiet: Quiet = False) -> None:
     """Every family, what it takes and what it can do."""
     from pellucid.apps.menu import menu
 
-    _show(menu(), as_json, None, quiet)
+    show(menu(), as_json, None, quiet)
 
 
 @app.command()
@@ -522,14 +490,14 @@ def data(
         check_count(n)
         written = write(path, out, n=n, seed=seed)
         if as_json:
-            _print_json({"out": str(written), "n": n, "seed": seed})
+            print_json({"out": str(written), "n": n, "seed": seed})
         elif not quiet:
             print(f"{n:,} items of '{path}' with their ground truth are in {written}")
         return
     check_report(out, force)
     said: dict[str, Any] = {"constraints": declared(constraint, constraints), "drop_breaking": drop_breaking}
     items = _read(path, kind, column, text, target=target, size=size, **said)
-    _show(describe_data(items), as_json, out, quiet)
+    show(describe_data(items), as_json, out, quiet)
 
 
 # ---------------------------------------------------------------------- answers, runs
@@ -539,56 +507,6 @@ def _read(path: str, kind: str, column: list[str] | None, text: list[str] | None
     from pellucid.domains.read import read
 
     return read(path, kind=kind, kinds=pairs(column, "--column"), text=text_options(text), **options)  # type: ignore[arg-type]
-
-
-@contextmanager
-def _job(quiet: bool) -> Iterator[tuple[Run, Terminal]]:
-    """A run that tells the terminal and can be stopped; the terminal is tidy again whatever happens."""
-    from pellucid.apps.terminal import Terminal
-    from pellucid.core.run import Run, stoppable
-
-    terminal = Terminal(quiet=quiet)
-    run = Run(listeners=[terminal])
-    try:
-        with stoppable(run):
-            yield run, terminal
-    finally:
-        terminal.close()
-
-
-def _print_json(value: object) -> None:
-    text = json.dumps(value, indent=2, ensure_ascii=False, default=str, allow_nan=False)
-    try:
-        print(text)
-    except UnicodeEncodeError:  # a terminal without these letters, or half a letter in a file name
-        print(json.dumps(value, indent=2, default=str, allow_nan=False))
-
-
-def _save(report: Report, out: Path) -> Path:
-    from pellucid.core.bundle import disk_errors
-
-    with disk_errors(f"'{out}'"):
-        return report.save(out)
-
-
-def _show(report: Report, as_json: bool, out: Path | None, quiet: bool) -> None:
-    if out is not None:
-        _save(report, out)
-    if as_json:
-        sys.stdout.write(report.to_json().rstrip() + "\n")
-    elif not (quiet and out is not None):
-        from rich.console import Console
-
-        report.to_terminal(Console())
-        if out is not None:
-            print(f"\nThe report: {out.resolve()}")
-
-
-def _data_of(folder: Path | None, moved: Path | None) -> Any:
-    """The items a run was fitted on, from where it found them or from where they are now."""
-    from pellucid.fitting import data_of
-
-    return data_of(folder, moved)
 
 
 def _halves(items: Any, recipe: dict[str, Any]) -> tuple[Any, Any]:

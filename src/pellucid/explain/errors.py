@@ -34,7 +34,7 @@ from pellucid.domains.pictures import Pictures
 from pellucid.explain.faithfulness import Faithfulness
 from pellucid.explain.similarity import vectors
 from pellucid.explain.sorting import sorter_for
-from pellucid.fitting import split
+from pellucid.fitting import halves
 
 if TYPE_CHECKING:
     from pellucid.model import Data as Items
@@ -203,7 +203,7 @@ def errors(model: Fitted, *, data: Items | None = None, seed: int = 0, run: Run 
         raise BadInput("the model carries no data", accepted="data=..., the items it was fitted on")
     if len(data) < 100:
         raise BadInput(f"there are {len(data)} items to compare with", accepted="100 or more")
-    kept, aside = split(len(data), model.recipe.get("held_out", 0.0), model.recipe.get("seed", 0))
+    kept, aside = halves(data, model.recipe.get("held_out", 0.0), model.recipe.get("seed", 0))
     generator = np.random.default_rng([abs(seed), len(data), 5])
     rows = aside if len(aside) >= 100 else np.concatenate((aside, generator.permutation(kept)))
     rows = generator.permutation(rows)[:MOST]

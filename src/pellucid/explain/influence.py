@@ -60,7 +60,7 @@ from pellucid.explain.forecast import (
 )
 from pellucid.explain.leaving_out import Verified, left_out_again
 from pellucid.explain.similarity import vectors
-from pellucid.fitting import split
+from pellucid.fitting import halves as parted
 
 if TYPE_CHECKING:
     from pellucid.model import Data as Items
@@ -216,7 +216,7 @@ def influence(
     """
     began, run = time.monotonic(), run or Run()
     data = _checked(model, data, top, halves, verify)
-    kept, aside = split(len(data), model.recipe["held_out"], model.recipe["seed"])
+    kept, aside = parted(data, model.recipe["held_out"], model.recipe["seed"])
     draw = _drawn(model, seed, index, where)
     train_items = data.take(kept)
     x, known = model.codec.encode(train_items), model.codec.known(train_items)

@@ -26,7 +26,7 @@ from pellucid.domains.pictures import Pictures
 from pellucid.explain.faithfulness import Faithfulness
 from pellucid.explain.forecast import some
 from pellucid.explain.similarity import Metric, gaussian, vectors
-from pellucid.fitting import split
+from pellucid.fitting import halves
 
 if TYPE_CHECKING:
     from pellucid.model import Data as Items
@@ -110,7 +110,7 @@ def oddities(
     data = model.data if data is None else data
     if data is None:
         raise BadInput("the model carries no data", accepted="data=..., the items it was fitted on")
-    kept, _ = split(len(data), model.recipe.get("held_out", 0.0), model.recipe.get("seed", 0))
+    kept, _ = halves(data, model.recipe.get("held_out", 0.0), model.recipe.get("seed", 0))
     if len(kept) < 20 or top < 1:
         raise BadInput(f"there are {len(kept)} training items, top is {top}", accepted="20 items and top 1, or more")
     rows = kept[some(len(kept), MOST, (), abs(seed))]
