@@ -24,6 +24,7 @@ from pellucid.core.errors import BadInput, PellucidError, Stopped
 from pellucid.core.run import Progress, Run
 from pellucid.domains.pictures import Pictures
 from pellucid.domains.read import DataSource, read
+from pellucid.domains.text_files import TextData
 from pellucid.evaluate.baseline import independent_columns, independent_pixels
 from pellucid.evaluate.compare_report import CompareReport, Cost, lead
 from pellucid.evaluate.metrics import PICTURES, TABLES, Bench, Contestant, Instrument, Items, Reading, Result, measure
@@ -72,7 +73,7 @@ def compare(
         raise BadInput(f"{len(names)} families and {minutes} minutes", accepted="one family or more, minutes above 0")
     for name in names:
         family_class(name)  # a wrong name is refused before anything is trained
-    items = read(data, target=target)
+    items = _no_text(read(data, target=target))
     train_rows, held_out_rows = divide(items, seed=seed)
     train, held_out = items.take(train_rows), items.take(held_out_rows)
     models: dict[str, Fitted] = {}
@@ -124,6 +125,7 @@ def compare_models(
     run = run or Run()
     named = _named(models)
     train, held_out = data_train, data_held_out
+    _no_text(train)
     if type(train) is not type(held_out):
         raise BadInput(
             f"training data is {type(train).__name__}, held-out data {type(held_out).__name__}", accepted="one kind"
@@ -208,7 +210,7 @@ def _contestants(models: Mapping[str, Fitted], bench: Bench, n: int) -> Iterable
 def _draw(name: str, model: Fitted, bench: Bench, n: int) -> Contestant:
     began = time.monotonic()
     try:
-        items: Items | Absent = model.sample(n, seed=bench.seed).items
+        items: Items | Absent = _no_text(model.sample(n, seed=bench.seed).items)
     except Stopped:
         raise
     except PellucidError as error:
@@ -267,3 +269,13 @@ def _tell(run: Run, stage: str, done: int, total: int) -> None:
     if run.stopping():
         raise Stopped("the comparison was stopped", next="Compare again to start it over")
     run.emit(Progress(stage=stage, done=done, total=total))
+
+
+def _no_text(items: Items | TextData) -> Items:
+    if isinstance(items, TextData):
+        raise BadInput(
+            "texts cannot be put side by side here yet",
+            accepted="pictures and tables",
+            next="`pellucid likelihood RUN FILE` gives each model's bits per character on the same file.",
+        )
+    return items

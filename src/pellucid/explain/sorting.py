@@ -72,6 +72,8 @@ def sorter_for(
         return _own(classifier, data)
     if isinstance(data, Pictures):
         return _by_judge(data, seed) if len(data.classes()) > 1 else _by_groups(model, data, seed)
+    if not isinstance(data, TableData):
+        return _by_groups(model, data, seed)
     column = column or _column_of(model, data)
     if column is None:
         return _by_groups(model, data, seed)
