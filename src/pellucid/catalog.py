@@ -49,6 +49,7 @@ FAMILIES: dict[str, str] = {
     "ddpm": "pellucid.families.ddpm:DDPM",
     "masked": "pellucid.families.masked:Masked",
     "ngram": "pellucid.families.ngram:NGram",
+    "trees": "pellucid.families.trees:Trees",
 }
 """name -> "module:Class" of each family, in the order that lists show them."""
 
