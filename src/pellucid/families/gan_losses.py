@@ -39,7 +39,8 @@ class Contest:
     critic: (r, f) -> (B,), what the critic wants small. generator: likewise; it reads r only where `paired`.
     gamma: weight of the gradient penalty unless the user sets one. spectral: is the critic normalised by default?
     between: is the penalty taken between real and forged items (a slope of 1 is wanted there) instead of at both?
-    critic_steps: moves of the critic for each of the generator.
+    critic_steps: moves of the critic for each of the generator. rate, betas: of Adam for pictures, where the source
+        has other ones than the relativistic contest.
     """
 
     critic: Callable[[Tensor, Tensor], Tensor]
@@ -49,6 +50,8 @@ class Contest:
     spectral: bool = False
     between: bool = False
     critic_steps: int = 1
+    rate: float = 1e-3
+    betas: tuple[float, float] = (0.0, 0.99)
     formula: str = ""
     source: str = ""
 
@@ -65,6 +68,9 @@ CONTESTS: dict[str, Contest] = {
     "non_saturating": Contest(
         lambda r, f: softplus(-r) + softplus(f),
         lambda r, f: softplus(-f),
+        gamma=0.1,  # not in the paper: the bare game, gamma 0, need not settle (Mescheder et al. 2018, section 3)
+        rate=3e-4,
+        betas=(0.5, 0.99),
         formula="softplus(-D(real)) + softplus(D(fake))",
         source="Goodfellow et al. 2014, https://arxiv.org/abs/1406.2661, eq. 1",
     ),
@@ -74,6 +80,8 @@ CONTESTS: dict[str, Contest] = {
         gamma=10.0,
         between=True,
         critic_steps=5,
+        rate=3e-4,
+        betas=(0.0, 0.9),
         formula="D(fake) - D(real)",
         source="Gulrajani et al. 2017, https://arxiv.org/abs/1704.00028, eq. 3",
     ),
@@ -81,6 +89,8 @@ CONTESTS: dict[str, Contest] = {
         lambda r, f: relu(1 - r) + relu(1 + f),
         lambda r, f: -f,
         spectral=True,
+        rate=3e-4,
+        betas=(0.0, 0.9),
         formula="max(0, 1 - D(real)) + max(0, 1 + D(fake))",
         source="Miyato et al. 2018, https://arxiv.org/abs/1802.05957, eq. 16",
     ),
@@ -109,7 +119,7 @@ def far_from_one(critic: Score, real: Tensor, fake: Tensor, share: Tensor) -> Te
     [4.0, 4.0]
     """
     share = share.reshape(-1, *[1] * (real.ndim - 1)).to(real)
-    slopes = steepness(critic, torch.lerp(fake, real, share))[1]
+    slopes = steepness(critic, torch.lerp(fake.to(real), real, share))[1]  # forged items may come in bfloat16
     # the root of zero has no slope, and a critic that begins as a constant has a gradient of zero
     return ((slopes + 1e-12).sqrt() - 1).square()
 

@@ -6,7 +6,8 @@ in a way that keeps a gradient (Jang et al. 2017, https://arxiv.org/abs/1611.011
     y = softmax((logits + g) / tau),  seen as one-hot(argmax y) forwards and as y backwards
 
 so the critic sees of forged rows just what it sees of real ones: numbers, and zeros and ones. A number that does not
-exist in a row is 0 for both.
+exist in a row is 0 for both. Where a column has very many symbols, so much noise would cost more than the nets: there
+one number draws the symbol, and y backwards is the softmax itself (Bengio et al. 2013, arXiv:1308.3432, section 4).
 
 Categories are asked for as CTGAN does (Xu et al. 2019, https://arxiv.org/abs/1907.00503, section 4.3): each row of
 training names one of its symbols, one of its columns chosen evenly and the symbols of a column by the logarithm of
@@ -90,11 +91,10 @@ class RowsOfTable(nn.Module):
     def forged(self, raw: Tensor, rows: Rows) -> Tensor:
         """(B, outputs) of the generator to (B, outputs) as the critic sees a row; differentiable."""
         numbers, logits = self.said(raw)
-        noise = rows.fork("symbols").gumbel(sum(self.sizes), dtype=torch.float32)
         drawn = []
-        for one, g in zip(logits, noise.split(self.sizes, dim=-1) if self.sizes else (), strict=True):
-            soft = ((one + g.to(one)) / self.tau).softmax(-1)
-            hard = torch.zeros_like(soft).scatter(-1, soft.argmax(-1, keepdim=True), 1.0)
+        for one, noise in zip(logits, self._noise(rows), strict=True):
+            soft = ((one + noise) / self.tau).softmax(-1) if one.shape[-1] <= WIDE else one.softmax(-1)
+            hard = torch.zeros_like(soft).scatter(-1, _picked(one, noise)[:, None], 1.0)
             drawn.append(hard + soft - soft.detach())
         at = dict(zip(self._places(), drawn, strict=True))
         exist = [n if f.present is None else n * at[(f.present[0], 0)][:, f.present[1], None]
@@ -106,10 +106,8 @@ class RowsOfTable(nn.Module):
     def item(self, raw: Tensor, rows: Rows | None) -> Tensor:
         """(B, outputs) of the generator to an event (B, size); without `rows` the likeliest symbols."""
         numbers, logits = self.said(raw)
-        if rows is not None and self.sizes:
-            noise = rows.fork("symbols").gumbel(sum(self.sizes), dtype=torch.float32).split(self.sizes, dim=-1)
-            logits = [one + g.to(one) for one, g in zip(logits, noise, strict=True)]
-        picked = iter([one.argmax(-1) for one in logits])
+        noise = [None] * len(logits) if rows is None else self._noise(rows)
+        picked = iter([_picked(one, n) for one, n in zip(logits, noise, strict=True)])
         parts: dict[str, Tensor] = {}
         for f in self.symbols:
             parts[f.name] = torch.stack([next(picked) for _ in range(f.space.size)], dim=-1)
@@ -125,6 +123,13 @@ class RowsOfTable(nn.Module):
         return raw[:, : self.numbers], [
             p if n <= WIDE else next(read)(p) for p, n in zip(pieces, self.sizes, strict=True)
         ]
+
+    def _noise(self, rows: Rows) -> list[Tensor]:
+        """What each column is drawn by: Gumbel noise (B, symbols), or one number (B, 1) between 0 and 1 for many."""
+        few = [n for n in self.sizes if n <= WIDE]
+        gumbel = iter(rows.fork("symbols").gumbel(sum(few), dtype=torch.float32).split(few, dim=-1) if few else ())
+        uniform = iter(rows.fork("many symbols").uniform(max(1, len(self.read))).split(1, dim=-1))
+        return [next(gumbel) if n <= WIDE else next(uniform) for n in self.sizes]
 
     def _shown(self, columns: list[Tensor], like: Tensor) -> list[Tensor]:
         """One (B, width) a column of symbols (B,)."""
@@ -229,6 +234,15 @@ class Categories(nn.Module):
             often = counts + 1  # a symbol that was not counted may still come
             found.append(_shares((1 + often).log()) / _shares(often))
         return torch.cat(found)
+
+
+def _picked(logits: Tensor, noise: Tensor | None) -> Tensor:
+    """(B,) the symbol drawn from logits (B, symbols): the largest of their sums with the noise, or for one number a row
+    the first whose cumulated probability reaches it; the likeliest without noise."""
+    if noise is None or noise.shape[-1] == logits.shape[-1]:
+        return (logits if noise is None else logits + noise).argmax(-1)
+    reach = logits.softmax(-1).cumsum(-1)
+    return (reach < noise * reach[:, -1:]).sum(-1).clamp_max(logits.shape[-1] - 1)
 
 
 def _shares(counts: Tensor) -> Tensor:
