@@ -114,7 +114,11 @@ def test_fit_save_load_sample(name: str, kind: str, table: TableData, tmp_path: 
     """The laws of a whole model, for every family of the catalogue and every kind of data: a saved model is the same
     model, and sample i depends on its id, not on its neighbours."""
     data = pictures() if kind == "images" else table
-    model = fit(data, SMALL.get(name, name), steps=1, seed=2)
+    try:
+        model = fit(data, SMALL.get(name, name), steps=1, seed=2)
+    except BadInput as refused:  # a family for pictures alone, or for tables alone, says so
+        assert "cannot take this data" in str(refused)  # noqa: PT017
+        return
     draw = model.sample(7, seed=3)
     model.save(tmp_path / "run")
     again = load(tmp_path / "run")
