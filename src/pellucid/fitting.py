@@ -40,6 +40,7 @@ from pellucid.training.adapt import Adapt, moved_by
 from pellucid.training.balance import Balance
 from pellucid.training.checkpoint import Checkpoints
 from pellucid.training.coverage import Coverage
+from pellucid.training.latent_use import LatentUse
 from pellucid.training.looks import SHARE
 from pellucid.training.loop import count, train
 from pellucid.training.plan import plan
@@ -423,7 +424,8 @@ def _watchers(model: Fitted, held: Examples, run: Run) -> list[Watch]:
     space = model.bridge.target
     compared = [Coverage(space=space), CopyRatio(space=space)] if len(held) else []
     players = [Balance()] if isinstance(model.engine, Contends) else []
-    return [Previews(draw, None if folder is None else keep), *players, *compared]
+    latents = [LatentUse()] if LatentUse.suits(model.engine) else []
+    return [Previews(draw, None if folder is None else keep), *players, *latents, *compared]
 
 
 def _some(examples: Examples) -> Tensor:
