@@ -137,6 +137,11 @@ class Constrains(abc.ABC):
     decoding would have to move, so that the others follow the model.
     """
 
+    @property
+    @abc.abstractmethod
+    def constraints(self) -> tuple[str, ...]:
+        """Everything that was declared, in the user's words."""
+
     @abc.abstractmethod
     def watched(self) -> tuple[str, ...]:
         """Constraints that events may break, in the user's words; none when writing alone keeps them all."""

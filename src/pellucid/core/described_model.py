@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from pellucid.core.capabilities import CAPABILITIES, Counts, Family, Part, offers, parameters_of
-from pellucid.core.codec import Bridge, Codec
+from pellucid.core.codec import Bridge, Codec, Constrains
 from pellucid.core.report import Block, Heading, Prose, Report, Table
 from pellucid.core.space import Space, space_to_plain
 
@@ -49,6 +49,7 @@ def described(
 ) -> Described:
     """What the parts of a model say about it."""
     data = recipe.get("data") or {}
+    bound = codec.constraints if isinstance(codec, Constrains) else ()
     facts = [
         ("family", f"{family.title} ({family.name})" if family is not None else name),
         ("learned numbers", f"{_learned(engine):,}"),
@@ -59,6 +60,7 @@ def described(
             else "unknown",
         ),
         ("conditions", ", ".join(codec.conditions) or "none"),
+        *([("constraints", "; ".join(bound))] if bound else []),
         ("space", _space_words(codec.space)),
         ("bridge", f"{bridge.name} to {_space_words(bridge.target)}"),
         ("steps", f"{recipe['steps_done']:,}" if "steps_done" in recipe else "-"),

@@ -38,6 +38,7 @@ __all__ = ["ArrowStream", "TableData", "TableSource", "read_table"]
 
 LARGEST_TEXT = 8 * 2**30  # bytes of a text file once unpacked
 MOST_RAGGED = 0.01
+MOST_CLASSES = 100  # a target with more values is measured, not told apart
 SAMPLE = 1 << 18  # bytes that the separator is found from
 SEPARATORS = {",": "comma", "\t": "tab", ";": "semicolon", "|": "vertical bar"}
 FOREIGN = {  # first bytes of files that people take for tables
@@ -191,8 +192,28 @@ def read_table(
         raise BadInput(f"'{label}' has {len(frame):,} rows but no value in any column", accepted="a table with values")
     if target is not None and target not in frame.columns:
         raise BadInput(f"target is '{target}', which kinds drops", next="Keep the column or name another target")
-    notices = (*said, *noticed)
+    if declared:
+        texts = "; ".join(c.text for c in declared)
+        said.append(_say("constraints", f"{len(frame):,} rows keep what was declared: {texts}", len(declared)))
+    notices = (*said, *noticed, *_sparse(frame, columns, target))
     return TableData(frame=frame, columns=columns, notices=notices, source=label, target=target, constraints=declared)
+
+
+def _sparse(frame: pd.DataFrame, columns: tuple[Column, ...], target: str | None) -> list[Noticed]:
+    """What is said of tables that hold little to learn from."""
+    said = []
+    if len(columns) > len(frame):
+        text = f"{len(columns):,} columns and {len(frame):,} rows: a model of so few rows mostly repeats them"
+        said.append(_say("wide", text, len(columns)))
+    kind = next((c.kind for c in columns if c.name == target), None)
+    if target is not None and kind in ("category", "boolean", "integer"):
+        counts = frame[target].value_counts()
+        alone = [str(value) for value in counts.index[counts == 1]]
+        if alone and len(counts) <= MOST_CLASSES:
+            listed = _listed(alone, 5)
+            text = f"{len(alone):,} values of the target '{target}' have one row each, which a model can only copy"
+            said.append(_say("rare", f"{text} or, where it is held out, never sees: {listed}", len(alone)))
+    return said
 
 
 # -------------------------------------------------------------------------------------------- data frames and Parquet

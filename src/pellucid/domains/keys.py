@@ -14,7 +14,7 @@ from pellucid.core.errors import BadInput
 from pellucid.core.rows import Rows
 from pellucid.core.settings import to_plain
 from pellucid.core.space import Field
-from pellucid.domains.cells import Cells, Dtype, dtype_of, series_of
+from pellucid.domains.cells import Cells, Dtype, series_of
 from pellucid.domains.columns import Column
 from pellucid.domains.identifiers import Form, form_of_numbers, form_of_texts
 from pellucid.domains.scales import Floats
@@ -47,7 +47,7 @@ class Keys(Cells):
         """The form of these identifiers."""
         if series.dtype.kind == "i":
             return cls(column=column, dtype="int64", form=form_of_numbers(int(series.max())))
-        return cls(column=column, dtype=dtype_of(series, column), form=form_of_texts(series.tolist(), column.name))
+        return cls(column=column, dtype="str", form=form_of_texts(series.tolist(), column.name))
 
     def fields(self, taken: set[str]) -> tuple[Field, ...]:
         return ()

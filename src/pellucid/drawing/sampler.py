@@ -43,6 +43,7 @@ __all__ = ["Sampler", "device_of"]
 Drawn = tuple[Tensor, Condition, Tensor]  # x (B, *event), their conditions, and their names
 
 CANDIDATES = 200  # rejection gives up after this many candidates for each asked row (and 20,000 in all)
+LARGE = 2000  # candidates in one batch, at most, where few of them fit
 PILOT = 2000  # candidates after which a denoiser goes round what is known, when the rest would be too many
 WATCHED = (1000, 10)  # candidates that constraints alone may cost: so many, and so many for each row
 POOL = 500  # rows that missing cells are filled from
@@ -138,6 +139,7 @@ class Sampler:
             return self._straight(names, wish, remarks, trace)
         found = self._kept(names, wish)
         if found is None:  # too few candidates fit, and the engine can denoise around what is known
+            assert isinstance(codec, Completes)
             found = self._kept(names, replace(wish, part=_merged(codec.part(other))), approximate=True)
             assert found is not None
         return replace(found, notices=(*remarks, *found.notices), against=unlike)
@@ -265,7 +267,8 @@ class Sampler:
             if not approximate and start >= PILOT and found * most < n * start and self._can_denoise(wish):
                 return None
             go_on(self.run, found, n, tell=start > 0)
-            ids = first + torch.arange(start, min(start + self.batch, most))
+            size = self.batch if start == 0 else self._enough(n - found, found / start)
+            ids = first + torch.arange(start, min(start + size, most))
             x, condition = self._draw(ids, wish, Silent())
             good = torch.from_numpy(self._good(x, condition, ids, wish, met))
             kept.append((x[good], condition.take(good), ids[good]))
@@ -278,6 +281,12 @@ class Sampler:
         x, condition, ids = drawn[0][:n], drawn[1].take(slice(0, n)), drawn[2][:n]
         tried = start if found < n or not n else int(ids[-1]) - first + 1
         return self._made(x, condition, ids, wish, tried, max(0, n - found), approximate)
+
+    def _enough(self, rows: int, share: float) -> int:
+        """Candidates of a next batch: as many as the rows that are left should take; rows of a table are small."""
+        if not isinstance(self.codec, Completes):
+            return self.batch
+        return int(min(max(LARGE, self.batch), max(self.batch, 1.1 * rows / max(share, 1e-6))))
 
     def _kept_one_by_one(self, names: Tensor, wish: _Wish) -> Draw:
         """The same where words differ from row to row: the k-th candidate for row i has the id i + k n."""
