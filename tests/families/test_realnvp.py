@@ -13,7 +13,7 @@ from pellucid.core.rows import Rows
 from pellucid.core.space import Real, Tokens
 from pellucid.core.trace import Silent
 from pellucid.families.realnvp import RealNVP
-from pellucid.families.reversible import ActNorm, FlowEngine, FlowHow, Squash, keeps
+from pellucid.families.reversible import ActNorm, FlowEngine, FlowHow, Squash, Step, keeps
 from tests.families.rowwise import CLASS, batch_of, check_rowwise, events, stir
 
 SPACES = [Real((1,)), Real((2,)), Real((5,)), Real((2, 3)), Real((1, 8, 8)), Real((2, 8, 12)), Real((1, 5, 4))]
@@ -68,6 +68,32 @@ def test_densities_integrate_to_one(bounded: bool) -> None:
     with torch.no_grad():
         total = engine.log_prob(batch, Rows(0, batch.ids)).value.exp().sum() * 80 / 80_000
     assert float(total) == pytest.approx(1.0, abs=1e-4)
+
+
+def test_the_density_of_two_numbers_integrates_to_one() -> None:
+    engine = build(Real((2,)), RealNVP(steps=4, width=8))
+    side = torch.linspace(-12, 12, 241, dtype=torch.float64)
+    x = torch.cartesian_prod(side, side)
+    with torch.no_grad():
+        value = engine.log_prob(Batch(x, torch.arange(len(x)), Condition()), Rows(0, torch.arange(len(x)))).value
+    assert float(value.exp().sum() * 0.1**2) == pytest.approx(1.0, abs=1e-4)
+
+
+def test_every_kind_of_step_is_undone_and_says_its_volume() -> None:
+    """Each step of a whole chain alone: autograd's Jacobian on what the steps before made of an item."""
+    space = Real((1, 8, 8))
+    engine, batch = build(space), double(space, 1)
+    vector, h, kinds = engine.condition(batch.condition, batch.x), batch.x, set()
+    for step in engine.chain:
+        assert isinstance(step, Step)
+        y, log_scale = step(h, vector)
+        jacobian = torch.func.jacrev(lambda v, s=step: s(v[None], vector)[0][0])(h[0]).reshape(64, 64)
+        said = torch.zeros(()) if log_scale is None else log_scale[0]
+        torch.testing.assert_close(said.double(), torch.linalg.slogdet(jacobian).logabsdet, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(step.inverse(y, vector), h, rtol=1e-9, atol=1e-9)
+        kinds.add(type(step).__name__)
+        h = y
+    assert kinds == {"Squash", "Squeeze", "Arrange", "ActNorm", "Coupling", "Flatten"}
 
 
 def test_squash_is_smooth_across_its_ends_and_undone_everywhere() -> None:
