@@ -20,7 +20,7 @@ from pellucid.core.errors import BadInput
 __all__ = ["Found", "SuffixArray"]
 
 Whole = NDArray[np.int64]
-WIDTH = 8  # symbols compared at once
+WIDTH, WIDEST = 8, 128  # symbols compared at once: first, and after some that were all equal
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,23 +151,25 @@ class SuffixArray:
         n, m = len(self.text), len(query)
         common = common.copy()
         smaller = np.empty(len(starts), bool)
-        step = np.arange(WIDTH)
+        width = WIDTH
         active = np.arange(len(starts))
         while len(active):
+            step = np.arange(width)
             at = common[active, None] + step
             inside = at < lengths[active, None]
             here, far = starts[active, None] + at, there[active, None] + at
             a = np.where(inside, query[np.minimum(here, m - 1)], -2)  # the run is over
             b = np.where(far < n, self.text[np.minimum(far, n - 1)], -3)  # the text is over
             equal = inside & (a == b)
-            same = np.where(equal.all(axis=1), WIDTH, (~equal).argmax(axis=1))
+            same = np.where(equal.all(axis=1), width, (~equal).argmax(axis=1))
             common[active] += same
-            decided = same < WIDTH
+            decided = same < width
             k = np.flatnonzero(decided)
             run, text = a[k, same[k]], b[k, same[k]]
             # an ending that begins with the whole run is not smaller, or counts as such when looking behind them all
             smaller[active[k]] = np.where(run == -2, after, text < run)
             active = active[~decided]
+            width = min(2 * width, WIDEST)
         return common, smaller
 
 
