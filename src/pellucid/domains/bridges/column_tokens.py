@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from pellucid.core.capabilities import LogProb
-from pellucid.core.codec import Bridge
+from pellucid.core.codec import Bridge, Carries
 from pellucid.core.errors import BadInput
 from pellucid.core.rows import Rows
 from pellucid.core.space import Field, Mixed, Real, Space, Tokens, space_to_plain
@@ -66,7 +66,7 @@ class _Place:
         return self.field.space.ordered[self.at] if self.field.space.ordered else 0
 
 
-class ColumnTokens(Bridge):
+class ColumnTokens(Bridge, Carries):
     """Mixed to Tokens: one position a symbol, and one a number together with the state that decides over it.
 
     Args:
@@ -173,6 +173,17 @@ class ColumnTokens(Bridge):
                 there = self._source.present(parts, field).reshape(-1, *[1] * len(field.space.shape))
                 parts[field.name] = torch.where(there, parts[field.name], torch.zeros_like(parts[field.name]))
         return self._source.join(parts).to(torch.float32)
+
+    def carry(self, known: Tensor) -> Tensor:
+        """A number is known with its state where both share a position."""
+        parts = self._source.split(known[None].to(torch.float32))  # known ones are 1
+        out = []
+        for place, bins in zip(self._places, self._bins_at, strict=True):
+            here = parts[place.field.name].flatten(1)[0, place.at] > 0
+            if bins is not None and place.field.present is not None:
+                here = here & (parts[place.field.present[0]][0, 0] > 0)
+            out.append(here)
+        return torch.stack(out)
 
     def lift(self, log_prob: LogProb, x: Tensor, rows: Rows) -> LogProb:
         parts = self._source.split(x)
