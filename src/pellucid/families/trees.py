@@ -55,6 +55,7 @@ Floats: TypeAlias = NDArray[Any]
 ASIDE = 0.15  # of the rows, another part for each member, that say when to stop
 PENDING = 4_000_000  # rows that may wait before equal ones are put together
 MOST_MEMBERS = 64
+HURRY, FAST = 2e-5, 0.3  # seconds a row that a column wants, and the rate of learning when it gets fewer
 ROWS_A_THREAD = 20_000  # fewer, and threads wait for each other longer than they work
 ORDERED_CODES = 96  # of a feature in order that has more than 128 symbols
 
@@ -249,8 +250,10 @@ class TreesEngine(nn.Module, Grows, Samples, Scores, Predicts):
             part = max(1, round(ASIDE * n))
             aside = np.zeros(n, np.bool_)
             aside[order[(member * part + np.arange(part)) % n]] = True
+            short = seconds is not None and seconds < HURRY * n
             how = Boosting(
-                rate=family.rate, rounds=family.rounds, patience=family.patience, leaf=family.fewest,
+                rate=max(family.rate, FAST) if short else family.rate,
+                rounds=family.rounds, patience=family.patience, leaf=family.fewest,
                 threads=max(1, min(torch.get_num_threads(), n // ROWS_A_THREAD)),
                 seconds=math.inf if seconds is None else seconds,
             )  # fmt: skip

@@ -251,14 +251,18 @@ def _grow(engine: Grows, run: Run, steps: int | None, end: float | None, saved: 
     while done < wanted:
         if run.stopping():
             raise _stop(run, f"growing stopped after {done} of {wanted} pieces", saved)
-        left = math.inf if end is None else max(0.0, end - time.monotonic())
-        if done >= fewest and (time.monotonic() - began) / done > left:
+        now = time.monotonic()
+        left, each = math.inf if end is None else max(0.0, end - now), (now - began) / max(1, done)
+        if done >= fewest and each > left:
             break
+        total = wanted if end is None else min(wanted, max(fewest, done + int(left / each))) if done else fewest
         seconds = left if end is not None else _left(began, done, wanted)
-        run.emit(Progress(stage="grow", done=done, total=wanted, seconds_left=seconds))
+        run.emit(Progress(stage="grow", done=done, total=total, seconds_left=seconds))
         engine.grow(done, left / (fewest - done) if end is not None and done < fewest else None)
         done += 1
     run.emit(Progress(stage="grow", done=done, total=done, seconds_left=0.0))
+    if end is not None:
+        run.notice("budget", f"There was time to grow {done} pieces; {fewest} make a whole model.", done)
     return done
 
 
