@@ -52,8 +52,8 @@ from peers.worker import Turns, peers_python, run_job  # noqa: E402
 
 from pellucid.core.rows import Rows  # noqa: E402
 from pellucid.core.space import Real  # noqa: E402
+from pellucid.families.coupling import Coupling, RowNet  # noqa: E402
 from pellucid.families.realnvp import Affine  # noqa: E402
-from pellucid.families.reversible import Coupling, RowNet  # noqa: E402
 from pellucid.families.spline_flow import Spline, SplineFlow  # noqa: E402
 
 OURS, PEER = "pellucid_flow_worker.py", "flow_worker.py"

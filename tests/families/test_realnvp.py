@@ -12,8 +12,9 @@ from pellucid.core.errors import BadInput
 from pellucid.core.rows import Rows
 from pellucid.core.space import Real, Tokens
 from pellucid.core.trace import Silent
+from pellucid.families.coupling import keeps
 from pellucid.families.realnvp import RealNVP
-from pellucid.families.reversible import ActNorm, FlowEngine, FlowHow, Squash, Step, keeps
+from pellucid.families.reversible import ActNorm, FlowEngine, FlowHow, Squash, Step
 from tests.families.rowwise import CLASS, batch_of, check_rowwise, events, stir
 
 SPACES = [Real((1,)), Real((2,)), Real((5,)), Real((2, 3)), Real((1, 8, 8)), Real((2, 8, 12)), Real((1, 5, 4))]

@@ -24,10 +24,10 @@ from torch.nn.functional import conv2d
 from pellucid.core.capabilities import Part, Refusal
 from pellucid.core.errors import BadInput
 from pellucid.core.space import Real, Space
+from pellucid.families.coupling import Coupling
 from pellucid.families.realnvp import Affine
 from pellucid.families.reversible import (
     ActNorm,
-    Coupling,
     Flatten,
     FlowEngine,
     FlowFamily,

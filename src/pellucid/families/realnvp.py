@@ -24,7 +24,8 @@ from torch import Tensor, nn
 
 from pellucid.core.capabilities import Part
 from pellucid.core.space import Real
-from pellucid.families.reversible import Bend, FlowEngine, FlowFamily, Step, channels_like, squeezed_chain
+from pellucid.families.coupling import Bend, squeezed_chain
+from pellucid.families.reversible import FlowEngine, FlowFamily, Step, channels_like
 
 __all__ = ["Affine", "RealNVP", "RealNVPEngine"]
 

@@ -26,7 +26,8 @@ from torch.nn.functional import softplus
 from pellucid.core.capabilities import Part
 from pellucid.core.errors import BadInput
 from pellucid.core.space import Real
-from pellucid.families.reversible import Bend, FlowEngine, FlowFamily, Step, squeezed_chain
+from pellucid.families.coupling import Bend, squeezed_chain
+from pellucid.families.reversible import FlowEngine, FlowFamily, Step
 
 __all__ = ["Knots", "Spline", "SplineFlow", "SplineFlowEngine"]
 
