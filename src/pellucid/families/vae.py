@@ -108,9 +108,9 @@ class VAE(Family):
         components: logistics in the mixture of each number.
         beta: weight of the KL term in training; above 1 the latent is tidier and the rebuilt item coarser. None: 1 for
             pictures; 0.5 for rows of numbers, which at 1 leave most of the latent vector unused for thousands of steps;
-            0.25 for tables (on a census table after 6 CPU seconds a classifier learned more from its rows than with
-            0.5, .779 of macro-F1 for .766, though the bound is 1.2 nats worse); 0.05 with a grid, whose own samples
-            are then poor.
+            0.25 for tables (on a census table, one run each of 6 CPU seconds, a classifier learned more from its rows
+            than with 0.5, .779 of macro-F1 for .766, though the bound is 1.2 nats worse); 0.05 with a grid, whose own
+            samples are then poor.
         free_bits: nats of KL that each latent direction may use without cost (Kingma et al. 2016, arXiv:1606.04934,
             eq. 15; there averaged over the batch, here row by row).
         width, depth: channels and blocks a stage (convolutions), or size and number of blocks; None: by the space.
