@@ -66,7 +66,8 @@ def joined(K: Floats, k: Floats, lam: float, *, times: int, seed: int, sizes: Se
     no other stands in for. At the full set alone, an item with an equal beside it would count for nothing.
 
     Args:
-        times: sets of each size that each item is met in. sizes: of the sets, as shares of all items.
+        times: sets of the largest size that each item is met in; of smaller ones in proportion more.
+        sizes: of the sets, as shares of all items.
     """
     n = len(K)
     total = np.zeros(k.shape)
@@ -74,7 +75,7 @@ def joined(K: Floats, k: Floats, lam: float, *, times: int, seed: int, sizes: Se
     for share in sizes:
         size = max(2, min(n, round(share * n)))
         fallen, met = np.zeros(k.shape), np.zeros(n)
-        for _ in range(times):
+        for _ in range(round(times * max(sizes) / share)):  # small sets differ more, and cost less
             order = generator.permutation(n)
             for start in range(0, n - size + 1, size):  # sets side by side meet every item once
                 kept = np.zeros(n, dtype=np.bool_)
