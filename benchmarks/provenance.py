@@ -5,14 +5,16 @@
 Bodies: random symbols of 65 kinds; words after Zipf's law, a tenth of the text repeated from elsewhere in it; one
 symbol over and over (the worst case of prefix doubling) at a tenth of the size; and, with PELLUCID_DATA, the real texts
 and strings there (books, Shakespeare, recipes, molecules). Outputs have 512 symbols: half of them new, half copied
-from the body in pieces. What is timed is `Body.copies`: all maximal runs, their counts, sources and surprise; in CPU
-time of one thread, with the clock's beside it. Every planted piece must be found, and a run that is named must stand
-where it is said to stand. Writes benchmarks/results/provenance.json; exits with 1 when a bar is missed.
+from the body in pieces. What is timed is `Body.copies`: all maximal runs, their counts, sources and surprise. Bars are
+in CPU time of one thread, as the machine is shared; the clock's is beside it. Every planted piece must be found, and a
+run that is named must stand where it is said to stand. Writes benchmarks/results/provenance.json; exits with 1 when a
+bar is missed.
 """
 
 from __future__ import annotations
 
 import argparse
+import gzip
 import json
 import os
 import resource
@@ -29,7 +31,7 @@ from numpy.typing import NDArray
 from pellucid.explain.copies import Body
 
 SEED, QUERIES, LENGTH, PIECES = 0, 200, 512, 4
-BARS = {"index_seconds": 60.0, "query_p95_ms": 50.0}
+BARS = {"index_cpu_seconds": 60.0, "query_p95_ms": 50.0}
 BODIES = ("random", "words", "one symbol", "real")
 
 Whole = NDArray[np.int64]
@@ -53,9 +55,8 @@ def body_of(name: str, n: int, random: np.random.Generator) -> list[Whole]:
     folder = Path(os.environ["PELLUCID_DATA"])
     files = [*sorted((folder / "gutenberg_books").glob("*.txt")), folder / "tinyshakespeare" / "input.txt"]
     texts = [file.read_text("utf-8") for file in files]
-    for file in sorted((folder / "moses_100k").glob("*")):
-        if file.suffix in (".txt", ".csv", ".smi"):
-            texts += file.read_text("utf-8").splitlines()
+    with gzip.open(folder / "moses_100k" / "moses_100k.csv.gz", "rt") as file:
+        texts += [line.split(",")[0] for line in file.read().splitlines()[1:]]
     texts += [json.loads(line)["text"] for line in (folder / "recipes" / "recipes.jsonl").read_text().splitlines()]
     return [np.frombuffer(text.encode("utf-32-le"), np.uint32).astype(np.int64) for text in texts if text]
 
