@@ -74,6 +74,10 @@ def test_hooks_change_what_was_drawn() -> None:
         "very an owl!",
     } <= made
     assert not any("a owl" in text or "an fox" in text for text in made)
+    article = read_grammar("s: <p.capital> and <p>.\np: <n.a>\nn: owl | fox")
+    assert set(sentences(article, 40)) == {f"{a} and {b}." for a in ("An owl", "A fox") for b in ("an owl", "a fox")}
+    assert math.exp(article.log_prob("An owl and a fox.")) == pytest.approx(0.25)
+    assert article.log_prob("A owl and a fox.") == -math.inf
     capital = read_grammar("s: <b.capital>.\nb: the <c> | <c>\nc: end | É")
     assert {"The end.", "End.", "É."} <= set(sentences(capital, 60))
 

@@ -148,7 +148,7 @@ def test_columns_too_wide_for_one_key_are_counted_as_well() -> None:
 def test_settings_out_of_range_are_refused() -> None:
     for change in ({"order": 0}, {"order": 65}, {"floor": 0.0}, {"floor": 1.0}):
         with pytest.raises(BadInput):
-            NGram(**change)  # type: ignore[arg-type]
+            NGram(**change)
     with pytest.raises(BadInput, match="endless"):
         Tokens(4, 3, ends=True, running=True)
     assert math.isclose(Tokens(4, 3, running=True).size, 3)

@@ -54,11 +54,11 @@ _VOWELS = "aeiouAEIOU"
 
 @dataclass(frozen=True)
 class Reference:
-    """<name.hook.hook> in an alternative; `article` puts "a " or "an " in front."""
+    """<name.hook.hook> in an alternative; `article` "a" puts "a " or "an " in front, "A" the same with a capital."""
 
     name: str
     hooks: tuple[str, ...] = ()
-    article: bool = False
+    article: str = ""
 
 
 @dataclass(frozen=True)
@@ -99,9 +99,9 @@ class Grammar:
         """Every character that a sentence can hold, sorted."""
         texts = (item for rule in self.rules.values() for a in rule.alternatives for item in a.items)
         letters = {c for text in texts if isinstance(text, str) for c in text}
-        articles = any(isinstance(i, Reference) and i.article for r in self.rules.values() for a in r.alternatives
-                       for i in a.items)  # fmt: skip
-        return tuple(sorted(letters | set("an " if articles else "")))
+        references = (i for rule in self.rules.values() for a in rule.alternatives for i in a.items)
+        articles = {c for i in references if isinstance(i, Reference) and i.article for c in f"{i.article}n "}
+        return tuple(sorted(letters | articles))
 
     def choices(self, name: str, room: int) -> tuple[list[Alternative], list[float]]:
         """Alternatives of a rule that fit into so much depth, and their probabilities."""
@@ -131,7 +131,7 @@ class Grammar:
         for item in chosen.items:
             text = item if isinstance(item, str) else self._draw(item.name, room - 1, uniform)
             if isinstance(item, Reference) and item.article:
-                text = _article(text[:1]) + text
+                text = _article(item.article, text[:1]) + text
             out.append(text)
         return "".join(out)
 
@@ -184,9 +184,12 @@ class _Inside:
     def _reference(self, item: Reference, room: int, place: int) -> dict[int, float]:
         if not item.article:
             return self.ends(item.name, room, place)
-        for word in ("an ", "a "):
+        for word in (f"{item.article}n ", f"{item.article} "):
             first = place + len(word)
-            if self.sentence.startswith(word, place) and _article(self.sentence[first : first + 1]) == word:
+            if (
+                self.sentence.startswith(word, place)
+                and _article(item.article, self.sentence[first : first + 1]) == word
+            ):
                 return self.ends(item.name, room, first)
         return {}
 
@@ -343,7 +346,9 @@ def _items(body: str, line: int) -> Iterator[str | Reference]:
                                    next=nearest(strange[0], _HOOKS))  # fmt: skip
                 if "a" in said[:-1]:
                     raise BadInput(f"line {line}: something follows the hook '.a'", accepted=".a as the last hook")
-                yield Reference(name + (f"/{form}" if form else ""), tuple(h for h in said if h != "a"), "a" in said)
+                yield Reference(
+                    name + (f"/{form}" if form else ""), tuple(h for h in said if h != "a"), "a" if "a" in said else ""
+                )
         elif part:
             if re.search(r"(?<!\\)[<>]", part):
                 raise BadInput(f"line {line} has < or > without its other half", next=r"Write \< for the sign itself.")
@@ -400,10 +405,9 @@ def _first(a: Alternative, rule: str, change: Callable[[str], str], hook: str) -
     first = a.items[0]
     if isinstance(first, str):
         return (change(first), *a.items[1:])
-    if first.article:  # the article is what gets the capital
-        raise BadInput(f"line {a.line}: '.{hook}' is asked of '{rule}', which begins with '.a'",
-                       next=f"Put the capital where '{rule}' is used.")  # fmt: skip
-    return (Reference(first.name, (*first.hooks, hook), False), *a.items[1:])
+    if first.article:  # which then has the capital
+        return (Reference(first.name, first.hooks, change(first.article)), *a.items[1:])
+    return (Reference(first.name, (*first.hooks, hook)), *a.items[1:])
 
 
 def _capital(a: Alternative, rule: str) -> tuple[str | Reference, ...]:
@@ -441,8 +445,8 @@ _HOOKS: dict[str, Callable[[Alternative, str], tuple[str | Reference, ...]]] = {
 }
 
 
-def _article(letter: str) -> str:
-    return "an " if letter and letter in _VOWELS else "a "
+def _article(article: str, letter: str) -> str:
+    return f"{article}n " if letter and letter in _VOWELS else f"{article} "
 
 
 # ------------------------------------------------------------------------------------------------ depths
@@ -469,7 +473,7 @@ def _length(rules: Mapping[str, Rule], needed: Mapping[str, float], start: str, 
         before = longest
         longest = {
             name: max(
-                sum(len(i) if isinstance(i, str) else before[i.name] + 3 * i.article for i in a.items)
+                sum(len(i) if isinstance(i, str) else before[i.name] + 3 * len(i.article) for i in a.items)
                 for a in rule.alternatives
             )
             for name, rule in rules.items()
