@@ -178,6 +178,12 @@ def test_words_that_hardly_any_row_meets_say_which_of_them_costs(
         model.sample(3, where={"sex": "f", "age": ">80"}, batch=2000)
 
 
+def test_a_condition_may_be_asked_for_as_a_range_too(models: dict[str, Fitted]) -> None:
+    draw = models["vae"].sample(20, where={"rich": "!=yes"}, seed=2)
+    assert draw.route == "rejection"
+    assert set(frame_of(draw)["rich"]) == {"no"}
+
+
 def test_a_draw_can_be_stopped(models: dict[str, Fitted]) -> None:
     run = Run()
     run.stop()

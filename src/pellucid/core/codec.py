@@ -175,10 +175,6 @@ class Completes(abc.ABC):
         """Raises BadInput for words that no item can meet, alone or together, naming what was accepted."""
 
     @abc.abstractmethod
-    def exact(self, name: str, word: object) -> bool:
-        """Does the word name one value, not a range of them?"""
-
-    @abc.abstractmethod
     def part(self, where: Mapping[str, object]) -> tuple[Part, ...]:
         """One for each name whose word fixes a part of the event; other names are left out."""
 

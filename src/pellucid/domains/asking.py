@@ -16,7 +16,7 @@ from pellucid.domains.keys import Keys
 from pellucid.domains.rulers import Numbers
 from pellucid.domains.wishes import Others, fulfils, range_of
 
-__all__ = ["check_orders", "fixed", "joint", "meeting", "never", "only", "values_of"]
+__all__ = ["check_orders", "fixed", "joint", "meeting", "never", "values_of"]
 
 SHOWN = 12  # accepted values named in an error
 
@@ -78,11 +78,6 @@ def _within(cells: Numbers, word: object) -> bool:
         return True
     low, high = range_of(cells.column, word)
     return low <= high and high >= cells.rule.low and low <= cells.rule.high
-
-
-def only(cells: Cells, word: object) -> bool:
-    """Does the word name one cell?"""
-    return fixed(cells, word) is not None
 
 
 def fixed(cells: Cells, word: object) -> list[float] | None:

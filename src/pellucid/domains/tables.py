@@ -23,7 +23,7 @@ from pellucid.core.errors import BadInput, nearest
 from pellucid.core.rows import Rows
 from pellucid.core.space import Field, Mixed, Space, Tokens
 from pellucid.domains.arranged import Arrangement, Distance, Joined
-from pellucid.domains.asking import check_orders, fixed, joint, meeting, never, only, values_of
+from pellucid.domains.asking import check_orders, fixed, joint, meeting, never, values_of
 from pellucid.domains.cells import Cells, Fixed, Symbols, kind_of, numbers_in
 from pellucid.domains.columns import Column
 from pellucid.domains.frames import TableData
@@ -307,10 +307,6 @@ class TableCodec(Codec[TableData], Measures, Constrains, Completes, Fills):
             return True
         low, high = range_of(distance.column, word)
         return low <= distance.high and high >= distance.low
-
-    def exact(self, name: str, word: object) -> bool:
-        own = self._own(name)
-        return own is not None and only(own, word)
 
     def part(self, where: Mapping[str, object]) -> tuple[Part, ...]:
         found, done = [], set[str]()
