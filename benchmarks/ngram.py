@@ -80,9 +80,12 @@ class Paper:
                 table[gram[:-1]][gram[-1]] = count
             self.after[n] = table
             n1, n2, n3, n4 = (sum(c == k for c in counts.values()) for k in (1, 2, 3, 4))
-            y = n1 / (n1 + 2 * n2)
-            self.off[n] = [0.0, 1 - 2 * y * n2 / n1, 2 - 3 * y * n3 / n2, 3 - 4 * y * n4 / n3]
-            self.off[n] = [min(max(d, 0.1 * (k > 0)), k) for k, d in enumerate(self.off[n])]  # as the engine's bounds
+            if n1 and n2 and n3:
+                y = n1 / (n1 + 2 * n2)
+                wished = [0.0, 1 - 2 * y * n2 / n1, 2 - 3 * y * n3 / n2, 3 - 4 * y * n4 / n3]
+                self.off[n] = [min(max(d, 0.1 * (k > 0)), k) for k, d in enumerate(wished)]  # the engine's bounds
+            else:
+                self.off[n] = [0.0, 0.5, 1.0, 1.5]  # too few to estimate, as in the engine
             shorter: Counter[tuple[int, ...]] = Counter(gram[1:] for gram in counts)  # different left neighbours
             shorter[tuple(text[: n - 1])] += 1  # the text's beginning is one more place
             counts = dict(shorter)

@@ -366,7 +366,7 @@ def test_odd_class_names_stay_apart_as_folders(tmp_path: Path) -> None:
             "s.csv",
             r"pictures cannot be written as 's.csv'. Accepted: a folder .*\.npz, \.png. \.csv is for rows of a table",
         ),
-        ("s.txt", "A text file is for models of text, and pellucid fits none yet"),
+        ("s.txt", ".txt is for texts"),
         ("s.nzp", "Did you mean '.npz'"),
         ("s.jpg", "Accepted: a folder"),
     ],
@@ -382,7 +382,7 @@ def test_a_table_needs_an_ending(table_model: Fitted, tmp_path: Path) -> None:
         table_model.sample(2).save(tmp_path / "rows")
     with pytest.raises(BadInput, match=r"\.npz is for pictures"):
         table_model.sample(2).save(tmp_path / "rows.npz")
-    with pytest.raises(BadInput, match="pellucid fits none yet"):
+    with pytest.raises(BadInput, match=".txt is for texts"):
         table_model.sample(2).save(tmp_path / "rows.txt")
 
 

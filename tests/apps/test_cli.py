@@ -447,7 +447,7 @@ def _leads(name: str, codec: Any, items: Any, family: Any) -> bool:
         (("sample", "PICTURES", "--how", "temperature=-1"), "temperature is -1"),
         (("sample", "PICTURES", "--how", "temperature=nan"), "temperature is nan"),
         (("sample", "PICTURES", "--out", "s.csv"), "pictures cannot be written as 's.csv'. Accepted: a folder"),
-        (("sample", "PICTURES", "--out", "s.txt"), "A text file is for models of text, and pellucid fits none yet"),
+        (("sample", "PICTURES", "--out", "s.txt"), ".txt is for texts"),
         (("sample", "PICTURES", "--out", "photos"), "'photos' exists already"),
         (("sample", "PICTURES", "--out", "people.csv"), "cannot be written as 'people.csv'"),
         (("sample", "TABLE", "--out", "rows"), "has no ending.*ends in .csv, .csv.gz, .tsv, .parquet"),
