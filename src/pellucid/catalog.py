@@ -86,8 +86,13 @@ EXPLANATIONS: dict[str, str] = {
     "attention": "pellucid.explain.attention:attention",
     "influence": "pellucid.explain.influence:influence",
     "provenance": "pellucid.explain.provenance:provenance",
+    "counterfactual": "pellucid.explain.counterfactual:counterfactual",
+    "directions": "pellucid.explain.directions:directions",
+    "saliency": "pellucid.explain.saliency:saliency",
+    "parts": "pellucid.explain.parts:parts",
     "errors": "pellucid.explain.errors:errors",
     "oddities": "pellucid.explain.oddities:oddities",
+    "concepts": "pellucid.explain.concepts:concepts",
 }
 """name of a question -> "module:function" of its explanation: from a model (and a sample of it) to a report."""
 
