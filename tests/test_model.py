@@ -28,6 +28,7 @@ from pellucid.domains.frames import TableData, read_table
 from pellucid.domains.images import Images
 from pellucid.domains.pictures import Pictures
 from pellucid.domains.read import read
+from pellucid.domains.wishes import Others
 from pellucid.domains.write import write_items
 from pellucid.families.autoregressive import Autoregressive
 from pellucid.families.flow_matching import FlowMatching
@@ -36,7 +37,6 @@ from pellucid.families.ngram import NGram
 from pellucid.families.realnvp import RealNVP
 from pellucid.families.vae import VAE
 from pellucid.fitting import fit
-from pellucid.domains.wishes import Others
 from pellucid.model import Draw, Fitted, adopt, load
 
 N = 60

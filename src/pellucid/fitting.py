@@ -95,9 +95,9 @@ def fit(
     kinds: Mapping[str, str] | None = None,
     size: int | None = None,
     text: Mapping[str, object] | None = None,
-    held_out: float = 0.1,
     constraints: Iterable[str] | Path = (),
     drop_breaking: bool = False,
+    held_out: float = 0.1,
     precision: str = "auto",
     device: str = "auto",
     checkpoint_every: int | None = None,
@@ -157,11 +157,11 @@ def fit(
         if given := [k for k, v in asked.items() if v is not None]:
             raise BadInput(f"{', '.join(given)} came with data that was read already", next="Give it to read.")
     else:
-        path = Path(data).resolve() if _is_path(data) else None
         declared = constraint_lines(constraints)
         if declared and base is not None:
             raise BadInput("constraints came with a model to go on from", accepted="those that it was fitted with")
         bound: dict[str, Any] = {"constraints": declared, "drop_breaking": drop_breaking}
+        path = Path(data).resolve() if _is_path(data) else None
         if isinstance(data, str) and data in NAMED and kind in ("auto", "images"):  # names pictures, no file
             path = Path(data)
         if base is not None and isinstance(base.codec, TextCodec):
