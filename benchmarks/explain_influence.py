@@ -56,7 +56,7 @@ def blobs() -> tuple[Any, dict[str, Any]]:
         for _ in range(g.integers(1, 3)):
             y, x, width, light = g.uniform(1, 6), g.uniform(1, 6), g.uniform(0.8, 1.8), g.uniform(0.4, 1.0)
             picture += light * np.exp(-((v - y) ** 2 + (u - x) ** 2) / (2 * width**2))
-    return pl.read(np.uint8(np.clip(out, 0, 1) * 255)), _DENOISER | {"steps": 3000}
+    return pl.read((np.clip(out, 0, 1) * 255).astype(np.uint8)), _DENOISER | {"steps": 3000}
 
 
 def table() -> tuple[Any, dict[str, Any]]:

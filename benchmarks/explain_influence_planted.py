@@ -110,13 +110,14 @@ def labels() -> dict[str, Any]:
     wrong = np.zeros(600, dtype=bool)
     wrong[g.permutation(600)[:60]] = True
     said = np.where(wrong, (target + g.integers(1, 10, 600)) % 10, target)
-    data = replace(pl.read("digits").take(np.arange(600)), pixels=pixels[..., None], labels=tuple(map(str, said)))
+    base: Any = pl.read("digits")
+    data = replace(base.take(np.arange(600)), pixels=pixels[..., None], labels=tuple(map(str, said)))
     model = pl.fit(data, "ddpm", settings=NET, steps=STEPS, training=RECIPE, held_out=0.0, precision="float32",
                    watch=False)  # fmt: skip
     y, told = model.event(data, Rows(0, torch.arange(600)))
     v = vectors(model.codec.space, model.codec.encode(data))
     K = gaussian(Metric.learn(v, v[:1], GAMMA).among, WIDTH)
-    found = contradictions(np.linalg.inv(K + LAMBDA * np.eye(600)), said, 10)[0]
+    found = contradictions(np.asarray(np.linalg.inv(K + LAMBDA * np.eye(600)), dtype=np.float64), said, 10)[0]
     loss = item_losses(model.engine, y, told)
     own, by_loss = (round(float(roc_auc_score(wrong, s)), 4) for s in (found, loss))
     return {"contradiction": own, "loss": by_loss, "met": own > by_loss}

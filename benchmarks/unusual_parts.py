@@ -46,7 +46,9 @@ def defects(steps: int) -> dict[str, Any]:
     kept, held = halves(digits, 0.2, SEED)
     known = digits.take(kept).pixels.astype(float)
     mean, spread = known.mean(0), known.std(0) + 0.1 * known.std(0).mean()
-    random, own, rival = np.random.default_rng(SEED), [], []
+    random = np.random.default_rng(SEED)
+    own: list[float] = []
+    rival: list[float] = []
     for i in held:
         whole = digits.take([int(i)])
         pixels = np.array(whole.pixels)

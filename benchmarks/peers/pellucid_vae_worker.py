@@ -26,7 +26,7 @@ from pellucid.training.schedule import Schedule
 from pellucid.training.step import Step
 from pellucid.training.walk import Walk, encoded
 
-PLAIN = {"clip": None, "ema": None, "weight_decay": 0.0, "warmup": 0.0}  # as the peer does it
+PLAIN: dict[str, Any] = {"clip": None, "ema": None, "weight_decay": 0.0, "warmup": 0.0}  # as the peer does it
 
 
 class Perceptron(nn.Module):

@@ -53,7 +53,7 @@ def tables(folder: Path) -> tuple[Path, list[str]]:
     for part in ("train", "test"):
         frame = pd.read_csv(Path(os.environ["PELLUCID_DATA"], "adult", f"adult_{part}.csv.gz"), keep_default_na=False)
         frame.to_csv(folder / f"{part}.csv", index=False)
-    return folder / "train.csv", [c for c in frame if not pd.api.types.is_numeric_dtype(frame[c])]
+    return folder / "train.csv", [str(c) for c in frame if not pd.api.types.is_numeric_dtype(frame[c])]
 
 
 def judged(folder: Path, names: list[str]) -> tuple[dict[str, dict[str, Any]], str]:

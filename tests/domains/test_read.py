@@ -16,6 +16,7 @@ from PIL import Image
 
 from pellucid.core.errors import BadInput
 from pellucid.domains.frames import TableData
+from pellucid.domains.kinds import Data
 from pellucid.domains.pictures import Pictures
 from pellucid.domains.read import read, require_items
 
@@ -53,7 +54,7 @@ def people(tmp_path: Path) -> Path:
     return path
 
 
-def why(data: Pictures | TableData) -> str:
+def why(data: Data) -> str:
     """The first notice says the kind."""
     assert data.notices[0].topic == "kind"
     return data.notices[0].text

@@ -129,11 +129,11 @@ def test_a_denoiser_goes_round_what_is_known_where_waiting_would_take_too_long(
     assert "approximate: denoised around what is known" in draw.notices[0].text
 
 
-def _hardly(meets):  # type: ignore[no-untyped-def]
+def _hardly(meets):
     """Words as before, but for the first few hundred candidates, of which none meets them."""
     seen = {"rows": 0}
 
-    def counted(self, items, where):  # type: ignore[no-untyped-def]
+    def counted(self, items, where):
         seen["rows"] += len(items)
         found = meets(self, items, where)
         return np.zeros(len(items), bool) if seen["rows"] <= 1000 else found
