@@ -4,6 +4,8 @@
     posterior   the weights that the best possible denoiser would give the items
     gradient    gradients of losses or outputs, by ridge (TRAK, D-TRAK, output Jacobian)
     variance    the posterior variance of kernel regression, which sees that alike items stand in for each other
+    scales      a sum of such variances, each with its own width and ridge and a weight of at least 0: a loss that is
+                averaged over noise levels is coarse and fine at once
 
 Which is best depends on data and model, so none is hard-coded: each is tried on items set aside for that, against
 losses of models trained on halves of the data, or, where nothing is to be retrained, against this model's own losses.
@@ -17,6 +19,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import nnls
 from torch import Tensor, nn
 
 from pellucid.core.batch import Condition
@@ -41,11 +44,11 @@ __all__ = [
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
-Kind = Literal["similarity", "posterior", "gradient", "variance"]
+Kind = Literal["similarity", "posterior", "gradient", "variance", "scales"]
 
 GAMMAS = (0.0, 0.25, 0.5)
 NARROW = (0.02, 0.03, 0.045, 0.065, 0.1, 0.2, 0.5, 1.0)  # widths of similarity, in mean squared distances
-WIDE = (0.3, 0.8, 1.7, 3.5, 7.0, 15.0)  # of kernel regression
+WIDE = (0.1, 0.3, 0.8, 1.7, 5.0, 15.0)  # of kernel regression
 RIDGES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
 LAMBDAS = (0.01, 0.1, 1.0, 10.0, 100.0)
 TIMES = 4  # sets of each size over which one item's worth is averaged
@@ -54,13 +57,17 @@ ENOUGH = 800  # training items to compare settings on
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """One way to foresee losses, with its settings. `function`: of gradients; None is the kernel of distances."""
+    """One way to foresee losses, with its settings.
+
+    function: of gradients; None is the kernel of distances. parts: of a sum, each with its weight.
+    """
 
     kind: Kind
     gamma: float = 0.0
     width: float = 0.0
     lam: float = 0.0
     function: Function | None = None
+    parts: tuple[tuple[float, Candidate], ...] = ()
 
     def words(self) -> str:
         """What it is, in a few words."""
@@ -70,6 +77,9 @@ class Candidate:
             return f"posterior weights of the best denoiser (width {self.width:g}, gamma {self.gamma:g})"
         if self.kind == "gradient":
             return f"gradients of the {self.function} (ridge {self.lam:g})"
+        if self.kind == "scales":
+            largest = max(self.parts, key=lambda part: part[0])[1]
+            return f"a sum of {len(self.parts)} posterior variances, most of it {largest.words()}"
         of = f"gradients of the {self.function}" if self.function else f"width {self.width:g}, gamma {self.gamma:g}"
         return f"posterior variance ({of}, ridge {self.lam:g})"
 
@@ -125,6 +135,8 @@ class Grounds:
 
 def helps(grounds: Grounds, by: Candidate, queries: NDArray[np.int64], seed: int = 0) -> Floats:
     """(Q, n) by how much each training item lowers the foreseen loss of each query, in sets of the others."""
+    if by.kind == "scales":
+        return np.asarray(sum(weight * helps(grounds, part, queries, seed) for weight, part in by.parts))
     if by.kind == "variance":
         K, k, _ = grounds.kernel(by)
         return joined(K, k[queries], by.lam, times=TIMES, seed=seed)
@@ -137,6 +149,8 @@ def helps(grounds: Grounds, by: Candidate, queries: NDArray[np.int64], seed: int
 
 def foreseen(grounds: Grounds, by: Candidate, kept: Flags, queries: NDArray[np.int64]) -> Floats:
     """(M, Q) the loss of each query, up to shift and scale, were only the items in kept (M, n) trained on."""
+    if by.kind == "scales":
+        return np.asarray(sum(weight * foreseen(grounds, part, kept, queries) for weight, part in by.parts))
     if by.kind == "variance":
         K, k, own = grounds.kernel(by)
         return np.stack([variance(K, k[queries], own[queries], by.lam, flags) for flags in kept])
@@ -162,11 +176,34 @@ def choose_by_retraining(
     """The best candidate of each kind and its mean rank correlation with retrained losses of these queries."""
     best: dict[Kind, tuple[float, Candidate]] = {}
     real = found.mean()
+    variances: list[tuple[Candidate, Floats]] = []
     for candidate in candidates(grounds):
-        value = float(ranked(foreseen(grounds, candidate, found.kept, queries), real).mean())
-        if candidate.kind not in best or value > best[candidate.kind][0]:
-            best[candidate.kind] = (value, candidate)
+        forecast = foreseen(grounds, candidate, found.kept, queries)
+        if candidate.kind == "variance" and candidate.function is None:
+            variances.append((candidate, forecast))
+        _keep_better(best, candidate, forecast, real)
+    scales = _scales(variances, real)
+    _keep_better(best, scales, foreseen(grounds, scales, found.kept, queries), real)
     return best
+
+
+def _keep_better(
+    best: dict[Kind, tuple[float, Candidate]], candidate: Candidate, forecast: Floats, real: Floats
+) -> None:
+    value = float(ranked(forecast, real).mean())
+    if candidate.kind not in best or value > best[candidate.kind][0]:
+        best[candidate.kind] = (value, candidate)
+
+
+def _scales(variances: list[tuple[Candidate, Floats]], real: Floats) -> Candidate:
+    """The sum of variances that comes nearest to the losses, each query on its own scale; weights of at least 0."""
+    of = real - real.mean(axis=0)
+    spread = np.maximum(of.std(axis=0), 1e-12)
+    columns = np.stack([((f - f.mean(axis=0)) / spread).ravel() for _, f in variances], axis=1)
+    size = np.maximum(columns.std(axis=0), 1e-12)
+    weights, _ = nnls(columns / size, (of / spread).ravel())
+    parts = [(float(w / s), c) for w, s, (c, _) in zip(weights, size, variances, strict=True) if w > 0.0]
+    return Candidate(kind="scales", parts=tuple(parts) or ((1.0, DEFAULT),))
 
 
 def choose_by_losses(
