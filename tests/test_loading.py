@@ -280,8 +280,10 @@ def test_sizes_that_would_fill_the_machine_are_refused_at_once(one: Path, bomb: 
 @pytest.mark.parametrize("one", ["latent"], indirect=True)
 def test_the_engine_of_a_latent_bridge_is_checked_like_any_other(one: Path) -> None:
     change(one, "recipe.json", lambda v: v["through"]["settings"].update(depth=10**9))
+    refused(one, "depth is 1000000000")
+    change(one, "recipe.json", lambda v: v["through"]["settings"].update(depth=64, width=4096))
     refused(one, "far larger than its weights")
-    change(one, "recipe.json", lambda v: v["through"]["settings"].update(depth=1, latent=4))
+    change(one, "recipe.json", lambda v: v["through"]["settings"].update(depth=1, width=None, latent=4))
     refused(one, "weight '.*' of 'the latent bridge'")
     change(one, "recipe.json", lambda v: v["through"].update(family="gan", settings={}))
     refused(one)
@@ -322,11 +324,11 @@ def test_weights_before_averaging_are_checked_too(one: Path) -> None:
 @pytest.mark.parametrize(
     "how",
     [
-        lambda w: w.pop("rows"),
-        lambda w: w.update(rows=w["rows"].float() * torch.nan),
-        lambda w: w.update(rows=w["rows"] - 5),
-        lambda w: w.update(rows=w["rows"] * 10**6),
-        lambda w: w.update(rows=w["rows"][:, :1].contiguous()),
+        lambda w: w.pop("grams"),
+        lambda w: w.update(grams=w["grams"].float() * torch.nan),
+        lambda w: w.update(grams=w["grams"] - 5),
+        lambda w: w.update(grams=w["grams"] * 10**6),
+        lambda w: w.update(grams=w["grams"][:, :1].contiguous()),
         lambda w: w.update(counts=-w["counts"]),
         lambda w: w.update(counts=w["counts"][:3].clone()),
         lambda w: w.update(more=torch.zeros(1)),

@@ -67,7 +67,7 @@ def test_a_csv_file_becomes_a_table(tmp_path: Path) -> None:
         ("height", "number", 0),
     ]
     assert (len(data), data.source, data.target) == (3, "people.csv", "age")
-    assert topics(data) == {"missing"}
+    assert topics(data) == {"missing", "rare"}  # each age has one row
 
 
 def test_rows_are_taken_in_order_and_columns_stay() -> None:

@@ -30,6 +30,7 @@ def chat(
     seed: Annotated[int, typer.Option("--seed", help="Start of every random number (runs only).")] = 0,
     length: Annotated[int, typer.Option(help="Characters or words that a run writes at most.")] = 200,
     temperature: Annotated[float, typer.Option(help="Of a run: below 1 safer, above 1 wilder.")] = 0.8,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object at the end: what was said and why.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No greeting and no help.")] = False,
 ) -> None:
     """Talk to an ELIZA script, or let a model of text go on with your line. /why explains an answer."""
@@ -39,7 +40,10 @@ def chat(
         hello, answer = "Say a line, and the model goes on with it.", _model(load(script), seed, length, temperature)
     else:
         hello, answer = _script(script)
-    _talk(hello, answer, quiet)
+    if as_json:
+        _listen(hello, answer)
+    else:
+        _talk(hello, answer, quiet)
 
 
 Reply = tuple[Iterator[str], Callable[[], str], bool]
@@ -133,3 +137,20 @@ def _talk(hello: str, answer: Callable[[str], Reply], quiet: bool) -> None:
             typer.echo("")
             if ends:
                 return
+
+
+def _listen(hello: str, answer: Callable[[str], Reply]) -> None:
+    """The lines of standard input answered one by one, as one JSON object."""
+    from pellucid.apps.answers import print_json
+
+    turns = []
+    for line in sys.stdin:
+        said = line.strip()
+        if said in ("/quit", "/exit"):
+            break
+        if said and not said.startswith("/"):
+            pieces, why, ends = answer(said)
+            turns.append({"said": said, "answer": "".join(pieces), "why": why()})
+            if ends:
+                break
+    print_json({"hello": hello, "turns": turns})

@@ -17,8 +17,8 @@ __all__ = ["as_it_is", "items_for", "opened"]
 
 
 def opened(path: Path) -> Fitted:
-    """The model of a run folder, or of a grammar's rules; nothing in a file is executed."""
-    if path.is_file() and path.name != "manifest.json":
+    """The model of a run folder, or of a grammar's rules (.txt, .grammar); nothing in a file is executed."""
+    if path.is_file() and path.suffix.lower() in (".txt", ".grammar"):
         from pellucid.tasks.rules import rules_model
 
         return rules_model(path)

@@ -205,7 +205,7 @@ def region(values: Floats) -> NDArray[np.bool_]:
 
     Half, since a pixel that a shape covers by half changes by half.
 
-    >>> region(np.array([0.0, 0.0, 0.0, 0.4, 0.6, 1.0])).tolist()
+    >>> region(np.array([0.0, 0.0, 0.0, 0.4, 0.8, 1.0])).tolist()
     [False, False, False, False, True, True]
     """
     flat = np.sort(values, axis=None)

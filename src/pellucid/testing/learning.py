@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.core.batch import Batch
-from pellucid.core.capabilities import Counts, Learns, Prepares, Scores, Turn
+from pellucid.core.capabilities import Counts, Grows, Learns, Prepares, Scores, Turn
 from pellucid.core.rows import Rows
 from pellucid.testing.subject import Law, Subject, largest_gap, require
 from pellucid.training.per_example import per_example_gradients
@@ -205,6 +205,19 @@ def settled_counts_say_what_was_counted(subject: Subject) -> None:
     require(value.isfinite().all(), "an item that was counted has no probability")
 
 
+def growing_piece_by_piece_is_settling(subject: Subject) -> None:
+    """The pieces of a whole model, grown one after another, are what settling would have grown."""
+    engine = subject.rebuilt()
+    assert isinstance(engine, Grows)
+    engine.absorb(subject.items)
+    whole, most = engine.pieces()
+    require(1 <= whole <= most, f"a whole model has {whole} pieces of at most {most}")
+    for piece in range(whole):
+        engine.grow(piece)
+    engine.settle()
+    require(same(engine.tables(), counted(subject, [subject.items])), "the grown pieces are others than settling's")
+
+
 def turns_of(engine: nn.Module) -> tuple[Turn, ...]:
     assert isinstance(engine, Learns)
     return engine.turns()
@@ -237,5 +250,6 @@ LAWS: tuple[Law, ...] = (
     Law(counting_ignores_order, (Counts,)),
     Law(counting_goes_on_from_a_checkpoint, (Counts,)),
     Law(restored_counts_are_a_copy, (Counts,)),
+    Law(growing_piece_by_piece_is_settling, (Grows,)),
     Law(settled_counts_say_what_was_counted, (Counts, Scores)),
 )
