@@ -5,8 +5,8 @@
 Each family learns the same 50,000 pictures with their classes, by its own defaults, for so much CPU time of one thread.
 Of each model 2,000 samples, 200 a class, are held against 10,000 pictures that nobody saw, in the features of the
 classifier of `peers/fashion.py`: Fréchet distance, precision, recall and coverage (k = 3, against 2,000 of them), the
-share that has the class asked for, sharpness (mean square of the Laplacian, as a share of real pictures'), variety within a class
-(mean distance of two samples of a class, as a share of real pictures'), milliseconds a sample, and the distance's
+share that has the class asked for, sharpness (mean square of the Laplacian, real pictures = 1), variety within a class
+(mean distance of two samples of a class, real pictures = 1), milliseconds a sample, and the distance's
 spread over seeds. Real pictures that nobody saw stand in the first row.
 Said of them, and held against the figures: GANs are sharp and unstable, VAEs blurry and smooth, diffusion slow and
 diverse. Each model is kept as it ends, so --resume repeats none. Writes benchmarks/results/five_families.json and

@@ -23,6 +23,7 @@ from pellucid.core.trace import Trace
 __all__ = [
     "CAPABILITIES",
     "Attends",
+    "Blends",
     "Contends",
     "Counts",
     "Decodes",
@@ -44,6 +45,7 @@ __all__ = [
     "Scores",
     "Site",
     "Spells",
+    "Surveys",
     "Training",
     "Turn",
     "Unmasks",
@@ -83,6 +85,8 @@ class Turn:
         penalty: (Batch, Rows) -> () for terms of no single row (batch statistics, weight averaging), or None.
         every: take the turn only at steps divisible by this.
         rate: multiplies the learning rate. betas: replaces the optimizer's, as adversarial training wants.
+        tables: those of the parameters that are looked up or looked up in, an embedding or a head: they have two sides
+            and are no matrices to Muon, which leaves them to AdamW.
     """
 
     name: str
@@ -92,6 +96,7 @@ class Turn:
     every: int = 1
     rate: float = 1.0
     betas: tuple[float, float] | None = None
+    tables: Sequence[nn.Parameter] = ()
 
 
 @dataclass(frozen=True)
@@ -166,6 +171,29 @@ class Prepares(abc.ABC):
         """Set what the first rows decide. Called once; what it sets is part of the weights."""
 
 
+class Surveys(abc.ABC):
+    """Trained by gradients, beside tables that are made of all training rows before step 0.
+
+    The tables have no fixed size, so they are no part of the `state_dict`; what makes them is fast and sure, so a run
+    that goes on makes them again, and a checkpoint does without.
+    """
+
+    @abc.abstractmethod
+    def survey(self, rows: Callable[[Tensor], Batch], items: int) -> None:
+        """Make the tables of rows 0 to items - 1, which `rows` gives by their ids, on top of those that were restored.
+
+        Called once, before training begins or goes on.
+        """
+
+    @abc.abstractmethod
+    def surveyed(self) -> dict[str, Tensor]:
+        """The tables as a bundle stores them, {} where the settings ask for none."""
+
+    @abc.abstractmethod
+    def restore_surveyed(self, tables: Mapping[str, Tensor]) -> None:
+        """The inverse of `surveyed`; checked here, as their sizes depend on data."""
+
+
 class Counts(abc.ABC):
     """Fitted by counting, shard by shard, instead of gradients."""
 
@@ -230,6 +258,17 @@ class Spells(abc.ABC):
     @abc.abstractmethod
     def spell(self, batch: Batch, rows: Rows) -> Tensor:
         """(B, T) of log p(x_t | x_1, ..., x_{t-1}, c) in nats, 0 after an end; a row sums to its log_prob."""
+
+
+class Blends(abc.ABC):
+    """Is made of parts that each say something of every symbol, and knows how much each added."""
+
+    @abc.abstractmethod
+    def blend(self, batch: Batch, rows: Rows) -> dict[str, Tensor]:
+        """Part -> (B, T) nats that it added to log p of each symbol over an even chance; 0 after an end.
+
+        The parts' nats add up to what `spell` says, plus log V.
+        """
 
 
 class Encodes(abc.ABC):
@@ -352,11 +391,13 @@ CAPABILITIES: dict[str, type] = {
     for c in (
         Learns,
         Prepares,
+        Surveys,
         Counts,
         Grows,
         Samples,
         Scores,
         Spells,
+        Blends,
         Encodes,
         Decodes,
         Weighs,

@@ -14,18 +14,21 @@ from torch.nn.modules import module as modules
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pellucid.core.bundle import write_atomic
-from pellucid.core.capabilities import Counts
+from pellucid.core.capabilities import Counts, Surveys
 from pellucid.core.errors import BadBundle, BadInput, fault, shown
 
 __all__ = ["bounded", "check_weights", "pour", "state_of", "write_tensors"]
 
 ALLOWANCE = 2**26  # numbers that a network may hold besides its stored weights, such as masks
 EACH = 20_000  # what a tensor counts besides its numbers: many small ones take time too
+SURVEYED = "surveyed/"  # before the names of tables that stand beside weights
 WITHOUT = 2**32  # numbers in a network whose weights are not at hand yet
 
 
 def state_of(engine: nn.Module) -> Mapping[str, Tensor]:
-    """Everything an engine has learned: weights, or counts."""
+    """Everything an engine has learned: weights, those and what it surveyed, or counts."""
+    if isinstance(engine, Surveys):
+        return {**engine.state_dict(), **{SURVEYED + name: table for name, table in engine.surveyed().items()}}
     return engine.tables() if isinstance(engine, Counts) else engine.state_dict()
 
 
@@ -100,7 +103,17 @@ def pour(engine: nn.Module, weights: Mapping[str, Tensor], name: str) -> None:
             why = str(error) if isinstance(error, BadInput) else fault(error)
             raise BadBundle(f"the counts of '{name}' do not fit its family", why=why) from error
         return
+    tables = {key.removeprefix(SURVEYED): value for key, value in weights.items() if key.startswith(SURVEYED)}
+    weights = {key: value for key, value in weights.items() if not key.startswith(SURVEYED)}
     check_weights(engine.state_dict(), weights, name)
+    if isinstance(engine, Surveys):
+        try:
+            engine.restore_surveyed(tables)
+        except Exception as error:
+            why = str(error) if isinstance(error, BadInput) else fault(error)
+            raise BadBundle(f"the tables of '{name}' do not fit its family", why=why) from error
+    elif tables:
+        raise BadBundle(f"'{name}' holds tables", accepted="weights alone, as its family has no tables")
     engine.load_state_dict(dict(weights))
 
 

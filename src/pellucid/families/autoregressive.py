@@ -10,8 +10,8 @@ condition, and answers for symbol t. Text, pixels in reading order and the colum
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from pellucid.core.batch import Batch, Condition
 from pellucid.core.capabilities import (
     Attends,
+    Blends,
     Family,
     How,
     Learns,
@@ -31,6 +32,7 @@ from pellucid.core.capabilities import (
     Scores,
     Site,
     Spells,
+    Surveys,
     Training,
     Turn,
 )
@@ -38,6 +40,9 @@ from pellucid.core.errors import BadInput
 from pellucid.core.rows import Rows
 from pellucid.core.space import Space, Tokens
 from pellucid.core.trace import Trace
+from pellucid.families.next_symbol import SymbolHow, draw_symbols
+from pellucid.families.ngram import NGram
+from pellucid.families.ngram_prior import NGramPrior
 from pellucid.nets.condition import ConditionEncoder, drop_conditions
 from pellucid.nets.inherit import inherit
 from pellucid.nets.transformer import Cache, Transformer
@@ -46,28 +51,6 @@ __all__ = ["Autoregressive", "AutoregressiveCache", "AutoregressiveEngine", "Sym
 
 
 FEW = 1_000_000  # symbols that a net of the default size would learn by heart
-
-
-@dataclass(frozen=True)
-class SymbolHow(How):
-    """How to draw each next symbol.
-
-    Args:
-        temperature: 1 is the model itself; below 1 likelier symbols become likelier still, 0 takes the likeliest.
-        top_k: draw among the k likeliest only. top_p: among the fewest that together have this probability.
-    """
-
-    temperature: float = 1.0
-    top_k: int | None = None
-    top_p: float = 1.0
-
-    def __post_init__(self) -> None:
-        if not 0.0 <= self.temperature < math.inf:
-            raise BadInput(f"temperature is {self.temperature}", accepted="0 or more")
-        if self.top_k is not None and self.top_k < 1:
-            raise BadInput(f"top_k is {self.top_k}", accepted="1 or more, or None")
-        if not 0.0 < self.top_p <= 1.0:
-            raise BadInput(f"top_p is {self.top_p}", accepted="above 0, at most 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +63,9 @@ class Autoregressive(Family):
         dropout: share of channels that each block's additions lose in training, chosen once a row.
         max_length: longest sequence that is taken; time and memory grow with its square.
         forget: share of rows whose conditions are dropped in training, so that the model also works without them.
+        shift: mix what a slot reads with the slot before it, channel by channel. None: for texts.
+        tied: read and write symbols by one table. None: for texts.
+        prior: order of an n-gram whose log-probabilities the network corrects; see ngram_prior.py. None: no n-gram.
     """
 
     name: ClassVar[str] = "autoregressive"
@@ -93,6 +79,9 @@ class Autoregressive(Family):
     dropout: float = 0.1
     max_length: int = 1024
     forget: float = 0.1
+    shift: bool | None = None
+    tied: bool | None = None
+    prior: int | None = None
 
     def __post_init__(self) -> None:
         sizes = {"width": self.width, "heads": self.heads, "depth": self.depth, "max_length": self.max_length}
@@ -104,6 +93,8 @@ class Autoregressive(Family):
         for name, share in {"dropout": self.dropout, "forget": self.forget}.items():
             if not 0.0 <= share < 1.0:
                 raise BadInput(f"{name} is {share}", accepted="from 0 to below 1")
+        if self.prior is not None:
+            NGram(order=self.prior)  # refuses what is no order
 
     def accepts(self, space: Space, conditions: Mapping[str, Space]) -> Refusal | None:
         if not isinstance(space, Tokens):
@@ -114,10 +105,17 @@ class Autoregressive(Family):
                 f"items have {space.length} symbols, and max_length is {self.max_length}; time grows with the square",
                 instead="shorter items, or a higher max_length",
             )
+        if self.prior is not None and isinstance(space.vocab, tuple):
+            return Refusal("an n-gram inside needs one alphabet, and each position has its own", instead="prior=None")
         return None
 
     def parts(self) -> tuple[Part, ...]:
         source = "Vaswani et al. 2017, https://arxiv.org/abs/1706.03762"
+        ngram = (
+            Part("n-gram inside", f"Counts of runs of {self.prior} symbols say first what comes next, and the network "
+                 "corrects them. In training each row is answered by counts without it and its neighbours.",
+                 "logits = network + trust * log p_ngram", "Chen & Goodman 1999; Breiman 1996"),
+        ) if self.prior is not None else ()  # fmt: skip
         return (
             Part("chain rule", "An item is a row of symbols. Its probability is the probability of the first, times "
                  "that of the second given the first, and so on. Nothing is approximated.",
@@ -126,6 +124,7 @@ class Autoregressive(Family):
                  "slot_t = symbol(x_{t-1}) + position(t) + condition", source + ", section 3.4"),
             Part("attention", "At each place the network looks back at earlier places and takes up what seems useful "
                  "there; it cannot look ahead.", "softmax(q k' / sqrt(d)) v", source + ", eq. 1"),
+            *ngram,
             Part("next-symbol probabilities", "The last layer gives every possible next symbol a probability; training "
                  "raises that of the symbol which really came next.", "softmax(W h_t)", source),
             Part("sampling", "Draw the first symbol, then the second given the first, and so on. What was computed for "
@@ -133,6 +132,9 @@ class Autoregressive(Family):
         )  # fmt: skip
 
     def training(self, space: Space, items: int) -> Training:
+        if is_text(space):
+            batch = max(8, min(256, 1536 // space.size))
+            return Training(batch=batch, rate=4e-3, optimizer="muon", matrix_rate=0.02, betas=(0.9, 0.98), steps=2000)
         batch = max(8, min(256, 2048 // space.size))
         few = items * space.size < FEW
         rate = 5e-3 if self._width(space) <= 64 else 3e-3
@@ -150,6 +152,9 @@ class Autoregressive(Family):
         with rows.seeding():
             engine = AutoregressiveEngine(self, space, conditions)
         inherit(engine, base)
+        old, new = getattr(base, "prior", None), engine.prior
+        if isinstance(old, NGramPrior) and new is not None and (old.order, old.space) == (new.order, new.space):
+            new.restore(old.tables())
         return engine
 
 
@@ -159,14 +164,16 @@ class AutoregressiveCache:
 
     Args:
         slots: keys and values. vector: (B, width) of the condition. ended: (B,) bool, rows whose symbol 0 has come.
+        recent: (B, t) the last symbols, as many as the n-gram inside reads.
     """
 
     slots: Cache
     vector: Tensor
     ended: Tensor
+    recent: Tensor
 
 
-class AutoregressiveEngine(nn.Module, Learns, Samples, Scores, Spells, Predicts, Attends):
+class AutoregressiveEngine(nn.Module, Learns, Surveys, Samples, Scores, Spells, Blends, Predicts, Attends):
     """One embedding table for all symbols of all positions, read by slices at both ends.
 
     With one alphabet a position the tables hold the sum of the alphabets' sizes; the loss visits position by position,
@@ -181,18 +188,44 @@ class AutoregressiveEngine(nn.Module, Learns, Samples, Scores, Spells, Predicts,
         start = torch.zeros_like(sizes) if self.one_alphabet else torch.cat((sizes.new_zeros(1), sizes.cumsum(0)[:-1]))
         self.register_buffer("start", start, persistent=False)  # (T,) first row of each position's alphabet
         total = space.symbols if self.one_alphabet else int(sizes.sum())
+        text = is_text(space)
+        shift, tied = (text if asked is None else asked for asked in (family.shift, family.tied))
         self.symbol = nn.Embedding(total, width)
-        self.position = nn.Parameter(torch.randn(space.length, width) * 0.1)
+        # windows of a running text begin anywhere, so a place in them means nothing
+        self.position = None if space.running else nn.Parameter(torch.randn(space.length, width) * 0.1)
         self.first = nn.Parameter(torch.randn(width) * 0.1)
         self.condition = ConditionEncoder(conditions, width)
-        self.body = Transformer(width, family.heads, family.depth, rotary=family.rotary)
+        self.body = Transformer(width, family.heads, family.depth, rotary=family.rotary, shift=shift)
         self.head = nn.Linear(width, total)
         nn.init.normal_(self.symbol.weight, std=0.5)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
+        self.loud: nn.Parameter | None = None
+        if tied:
+            self.head.weight = self.symbol.weight
+            self.loud = nn.Parameter(torch.full((), width**-0.5))
+        self.prior = None if family.prior is None else NGramPrior(family.prior, space)
+        self.trust = None if family.prior is None else nn.Linear(width, 1)
+        if self.trust is not None:
+            nn.init.zeros_(self.trust.weight)
+            nn.init.ones_(self.trust.bias)
 
     def turns(self) -> tuple[Turn, ...]:
-        return (Turn("next symbol", list(self.parameters()), self.losses),)
+        tables = [self.symbol.weight, self.head.weight] if is_text(self.space) else []
+        return (Turn("next symbol", list(self.parameters()), self.losses, tables=tables),)
+
+    def survey(self, rows: Callable[[Tensor], Batch], items: int) -> None:
+        if self.prior is not None:
+            self.prior.survey(rows, items)
+
+    def surveyed(self) -> dict[str, Tensor]:
+        return {} if self.prior is None else self.prior.tables()
+
+    def restore_surveyed(self, tables: Mapping[str, Tensor]) -> None:
+        if self.prior is not None:
+            self.prior.restore(tables)
+        elif tables:
+            raise BadInput(f"tables are {sorted(tables)}", accepted="none: there is no n-gram inside")
 
     def losses(self, batch: Batch, rows: Rows) -> Tensor:
         """-log p(x | c) / length in nats (B,)."""
@@ -201,7 +234,8 @@ class AutoregressiveEngine(nn.Module, Learns, Samples, Scores, Spells, Predicts,
         if self.training and self.family.dropout > 0.0:
             share, event = self.family.dropout, (2 * self.family.depth, self.body.width)
             keep = (rows.fork("dropout").uniform(*event) >= share) / (1.0 - share)
-        return -self._log_prob(batch.x, condition, keep).sum(-1) / self.space.length
+        ids = batch.ids if self.training else None
+        return -self._log_prob(batch.x, condition, keep, ids).sum(-1) / self.space.length
 
     def log_prob(self, batch: Batch, rows: Rows) -> LogProb:
         return LogProb(self._log_prob(batch.x, batch.condition).sum(-1), "exact")
@@ -217,13 +251,13 @@ class AutoregressiveEngine(nn.Module, Learns, Samples, Scores, Spells, Predicts,
         """(B, T). The uniform numbers behind all symbols of a row are drawn at once."""
         if not isinstance(how, SymbolHow):
             raise BadInput(f"how is {type(how).__name__}", accepted="SymbolHow", next="Start from engine.settings()")
-        device = self.position.device
+        device = self.first.device
         u = rows.fork("symbols").uniform(self.space.length, dtype=torch.float64).to(device)
         cache = self.begin(condition, len(rows))
         tokens = torch.zeros(len(rows), self.space.length, dtype=torch.int64, device=device)
         for t in range(self.space.length):
             logits, cache = self.step(cache, tokens[:, max(0, t - 1) : t])
-            tokens[:, t] = draw_symbols(logits, u[:, t], how)
+            tokens[:, t] = draw_symbols(logits, u[:, t], how, tokens[:, :t])
             if trace.wants("logits"):
                 trace.keep("logits", t, logits)
             if trace.wants("token"):
@@ -232,37 +266,61 @@ class AutoregressiveEngine(nn.Module, Learns, Samples, Scores, Spells, Predicts,
                 break  # every row has ended, and the rest is padding
         return tokens
 
+    def blend(self, batch: Batch, rows: Rows) -> dict[str, Tensor]:
+        x = batch.x
+        if self.prior is None:
+            return {"network": self.spell(batch, rows) + self._even(x)}
+        network, ngram = self._both(self._features(x[:, :-1], batch.condition), x, None)
+        assert ngram is not None
+        alone = [self._spelled(part, x) + self._even(x) for part in (network, ngram, network + ngram)]
+        first, second, whole = alone
+        # two players share what they reach together: each the mean of what it adds first and what it adds last
+        return {"network": (first + whole - second) / 2, "n-gram": (second + whole - first) / 2}
+
     def next_logits(self, tokens: Tensor, condition: Condition, at: int | None = None) -> Tensor:
         """tokens (B, T) to (B, T + 1, V), or (B, V) with `at`. Past the last position every symbol is -inf."""
         h = self._features(tokens, condition)
         ended = self._ended_before(tokens)
-        if at is not None:
-            return self._padded_logits(h[:, at] if at < self.space.length else None, at, ended[:, at])
-        rows = [
-            self._padded_logits(h[:, t] if t < self.space.length else None, t, ended[:, t])
-            for t in range(tokens.shape[1] + 1)
+        wanted = range(tokens.shape[1] + 1) if at is None else [at]
+        ngram = None
+        if self.prior is not None:
+            padded = torch.cat((tokens, tokens.new_zeros(len(tokens), 1)), dim=1)[:, : self.space.length]
+            ngram = self._trusted(h, self.prior.log_probs(padded))
+        found = [
+            self._padded_logits(h[:, t], t, ended[:, t], None if ngram is None else ngram[:, t])
+            if t < self.space.length
+            else self._padded_logits(None, t, ended[:, t])
+            for t in wanted
         ]
-        return torch.stack(rows, dim=1)
+        return torch.stack(found, dim=1) if at is None else found[0]
 
     def begin(self, condition: Condition, batch: int) -> AutoregressiveCache:
-        like = self.position.new_zeros(batch, 1)
+        like = self.first.new_zeros(batch, 1)
         slots = self.body.begin(batch, self.space.length, like)
-        return AutoregressiveCache(slots, self.condition(condition, like), like[:, 0] > 0)
+        recent = torch.zeros(batch, 0, dtype=torch.int64, device=like.device)
+        return AutoregressiveCache(slots, self.condition(condition, like), like[:, 0] > 0, recent)
 
     @torch.no_grad()
     def step(self, cache: AutoregressiveCache, tokens: Tensor) -> tuple[Tensor, AutoregressiveCache]:
         """tokens (B, k) to the logits (B, V) of the next symbol; the cache is for asking, so no gradient is kept."""
         done = cache.slots.length  # slots filled: the start and all symbols but the last
         seen = max(0, done - 1) + tokens.shape[1]
+        ended, recent, slots = cache.ended, cache.recent, cache.slots
         if self.space.ends:
-            cache = replace(cache, ended=cache.ended | (tokens == 0).any(dim=1))
-        new = torch.cat((tokens.new_zeros(len(tokens), 1), tokens), dim=1)[:, 0 if done == 0 else 1 :]
+            ended = ended | (tokens == 0).any(dim=1)
+        if self.prior is not None:
+            recent = torch.cat((recent, tokens), dim=1)[:, -self.prior.order - 1 :]
+        new = tokens if done else torch.cat((tokens.new_zeros(len(tokens), 1), tokens), dim=1)
         new = new[:, : self.space.length - done]  # the last symbol of all has no slot: nothing follows it
-        h = None
+        h, ngram = None, None
         if new.shape[1]:
-            features, slots = self.body.step(self._embed(new, done, cache.vector), cache.slots)
-            cache, h = replace(cache, slots=slots), features[:, -1]
-        return self._padded_logits(h if seen < self.space.length else None, seen, cache.ended), cache
+            features, slots = self.body.step(self._embed(new, done, cache.vector), slots)
+            if seen < self.space.length:
+                h = features[:, -1]
+                if self.prior is not None:
+                    ngram = self._trusted(h, self.prior.following(recent))
+        cache = AutoregressiveCache(slots, cache.vector, ended, recent)
+        return self._padded_logits(h, seen, ended, ngram), cache
 
     def sites(self) -> tuple[Site, ...]:
         what = "symbols, the start first"
@@ -274,19 +332,42 @@ class AutoregressiveEngine(nn.Module, Learns, Samples, Scores, Spells, Predicts,
         if site.name not in names:
             raise BadInput(f"site is '{site.name}'", accepted=", ".join(names))
         tokens = torch.cat((x[:, :1], x[:, :-1]), dim=1)
-        slots = self._embed(tokens, 0, self.condition(condition, self.position.new_zeros(1).expand(len(x), 1)))
+        slots = self._embed(tokens, 0, self.condition(condition, self.first.new_zeros(1).expand(len(x), 1)))
         return self.body.attention(names.index(site.name), slots)
 
-    def _log_prob(self, x: Tensor, condition: Condition, keep: Tensor | None = None) -> Tensor:
+    def _log_prob(
+        self, x: Tensor, condition: Condition, keep: Tensor | None = None, ids: Tensor | None = None
+    ) -> Tensor:
         """(B, T) in float32 at least; of symbols after the end nothing counts."""
         h = self._features(x[:, :-1], condition, keep)  # (B, T, width)
         if self.one_alphabet:
-            each = _wide(self.head(h)).log_softmax(-1).gather(-1, x[..., None]).squeeze(-1)  # (B, T)
-        else:
-            each = torch.stack([self._column_log_prob(h[:, t], x[:, t], t) for t in range(x.shape[1])], dim=1)
-        if self.space.ends:
-            each = torch.where(self._ended_before(x)[:, :-1], 0.0, each)
-        return each
+            network, ngram = self._both(h, x, ids)
+            return self._spelled(network if ngram is None else network + ngram, x)
+        each = torch.stack([self._column_log_prob(h[:, t], x[:, t], t) for t in range(x.shape[1])], dim=1)
+        return torch.where(self._ended_before(x)[:, :-1], 0.0, each) if self.space.ends else each
+
+    def _both(self, h: Tensor, x: Tensor, ids: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Logits (B, T, V) of the network, and what is added by the n-gram inside."""
+        network = _wide(self._written(h, self.head.weight, self.head.bias))
+        return network, None if self.prior is None else self._trusted(h, self.prior.log_probs(x, ids))
+
+    def _trusted(self, h: Tensor, log_probs: Tensor) -> Tensor:
+        """The n-gram's log p (..., V), as far as the network trusts it at features h (..., width)."""
+        assert self.trust is not None
+        return _wide(self.trust(h)) * log_probs
+
+    def _spelled(self, logits: Tensor, x: Tensor) -> Tensor:
+        """(B, T) log p of symbols x (B, T) by logits (B, T, V); 0 after an end."""
+        each = logits.log_softmax(-1).gather(-1, x[..., None]).squeeze(-1)
+        return torch.where(self._ended_before(x)[:, :-1], 0.0, each) if self.space.ends else each
+
+    def _even(self, x: Tensor) -> Tensor:
+        """(B, T) logarithms of the alphabets' sizes, what an even chance costs; 0 after an end."""
+        even = torch.tensor(self.space.sizes, device=x.device).log().expand(x.shape)
+        return torch.where(self._ended_before(x)[:, :-1], 0.0, even) if self.space.ends else even
+
+    def _written(self, h: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return nn.functional.linear(h if self.loud is None else h * self.loud, weight, bias)
 
     def _column_log_prob(self, h: Tensor, x: Tensor, t: int) -> Tensor:
         """h (B, width) and x (B,) of position t: (B,)."""
@@ -294,32 +375,45 @@ class AutoregressiveEngine(nn.Module, Learns, Samples, Scores, Spells, Predicts,
 
     def _column_logits(self, h: Tensor, t: int) -> Tensor:
         """h (B, width) to logits over the alphabet of position t."""
+        if self.one_alphabet:
+            return _wide(self._written(h, self.head.weight, self.head.bias))
         low, size = int(self._starts[t]), self.space.sizes[t]
-        return _wide(nn.functional.linear(h, self.head.weight[low : low + size], self.head.bias[low : low + size]))
+        return _wide(self._written(h, self.head.weight[low : low + size], self.head.bias[low : low + size]))
 
-    def _padded_logits(self, h: Tensor | None, t: int, ended: Tensor) -> Tensor:
+    def _padded_logits(self, h: Tensor | None, t: int, ended: Tensor, ngram: Tensor | None = None) -> Tensor:
         """h (B, width) to (B, V); None for the position after the last. Ended rows continue with 0 for certain."""
-        logits = _wide(self.position).new_full((len(ended), self.space.symbols), -math.inf)
-        if h is not None:
-            own = self._column_logits(h, t)
-            logits = torch.cat((own, logits[:, own.shape[1] :].to(own.dtype)), dim=1)
-            if self.space.ends:
-                certain = torch.where(torch.arange(logits.shape[1], device=h.device) == 0, 0.0, -math.inf)
-                logits = torch.where(ended[:, None], certain.to(logits.dtype), logits)
+        if h is None:
+            return _wide(self.first).new_full((len(ended), self.space.symbols), -math.inf)
+        logits = self._column_logits(h, t)
+        if ngram is not None:
+            logits = logits + ngram
+        if logits.shape[1] < self.space.symbols:
+            more = logits.new_full((len(logits), self.space.symbols - logits.shape[1]), -math.inf)
+            logits = torch.cat((logits, more), dim=1)
+        if self.space.ends:
+            certain = torch.where(torch.arange(logits.shape[1], device=h.device) == 0, 0.0, -math.inf)
+            logits = torch.where(ended[:, None], certain.to(logits.dtype), logits)
         return logits
 
     def _features(self, tokens: Tensor, condition: Condition, keep: Tensor | None = None) -> Tensor:
         """tokens (B, T) to features (B, min(T + 1, length), width); feature t answers for symbol t."""
         before = torch.cat((tokens.new_zeros(len(tokens), 1), tokens), dim=1)[:, : self.space.length]
-        like = self.position.new_zeros(1).expand(len(tokens), 1)
+        like = self.first.new_zeros(1).expand(len(tokens), 1)
         return self.body(self._embed(before, 0, self.condition(condition, like)), keep)
 
     def _embed(self, before: Tensor, slot: int, vector: Tensor) -> Tensor:
         """Slots from `slot` on: before (B, k) is each slot's preceding symbol, vector (B, width)."""
-        slots = torch.arange(slot, slot + before.shape[1], device=before.device)
-        embedded = self.symbol(before + self.get_buffer("start")[(slots - 1).clamp_min(0)])
-        embedded = torch.where((slots == 0)[:, None], self.first, embedded)
-        return embedded + self.position[slots] + vector[:, None]
+        if self.one_alphabet:
+            embedded = self.symbol(before)
+        else:
+            slots = torch.arange(slot, slot + before.shape[1], device=before.device)
+            embedded = self.symbol(before + self.get_buffer("start")[(slots - 1).clamp_min(0)])
+        if slot == 0:
+            start = self.first.expand(len(before), 1, -1).to(embedded.dtype)
+            embedded = torch.cat((start, embedded[:, 1:]), dim=1)
+        if self.position is not None:
+            embedded = embedded + self.position[slot : slot + before.shape[1]]
+        return embedded + vector[:, None] if self.condition.names else embedded
 
     def _ended_before(self, tokens: Tensor) -> Tensor:
         """(B, T + 1) bool: has symbol 0 come before position t?"""
@@ -339,31 +433,12 @@ class AutoregressiveEngine(nn.Module, Learns, Samples, Scores, Spells, Predicts,
         return tuple(out)
 
 
-def draw_symbols(logits: Tensor, u: Tensor, how: SymbolHow) -> Tensor:
-    """One symbol a row, by inverting the cumulative distribution.
-
-    Args:
-        logits: (B, V), -inf where impossible. u: (B,) uniform in (0, 1), float64.
-
-    >>> logits = torch.tensor([[0.0, -torch.inf, 0.0]]).expand(2, 3)
-    >>> draw_symbols(logits, torch.tensor([0.2, 0.7], dtype=torch.float64), SymbolHow())
-    tensor([0, 2])
-    """
-    if how.temperature == 0.0:
-        return logits.argmax(-1)
-    logits = logits.to(torch.float64) / how.temperature
-    if how.top_k is not None and how.top_k < logits.shape[-1]:
-        least = logits.topk(how.top_k, dim=-1).values[:, -1:]
-        logits = logits.masked_fill(logits < least, -math.inf)
-    if how.top_p < 1.0:
-        mass, order = logits.softmax(-1).sort(dim=-1, descending=True, stable=True)
-        enough = (mass.cumsum(-1) - mass) >= how.top_p  # those before already suffice
-        logits = logits.masked_fill(torch.zeros_like(enough).scatter(-1, order, enough), -math.inf)
-    upto = logits.softmax(-1).cumsum(-1)
-    return (upto <= u[:, None] * upto[:, -1:]).sum(-1)
-
-
 Autoregressive.engine = AutoregressiveEngine
+
+
+def is_text(space: Space) -> bool:
+    """A running text, or strings of one alphabet that end."""
+    return isinstance(space, Tokens) and isinstance(space.vocab, int) and (space.running or space.ends)
 
 
 def _wide(x: Tensor) -> Tensor:

@@ -41,8 +41,8 @@ from pellucid.core.errors import BadInput
 from pellucid.core.rows import Rows
 from pellucid.core.space import Space, Tokens
 from pellucid.core.trace import Trace
-from pellucid.families.autoregressive import SymbolHow, draw_symbols
 from pellucid.families.kneser_ney import Array, Floats, Smoothed, tally_columns
+from pellucid.families.next_symbol import SymbolHow, draw_symbols
 
 __all__ = ["NGram", "NGramCache", "NGramEngine", "tally"]
 
@@ -249,7 +249,7 @@ class NGramEngine(nn.Module, Counts, Samples, Scores, Spells, Predicts):
         cache = self.begin(condition, len(rows))
         for t in range(self.space.length):
             logits = self._logits(cache.tokens, cache.classes)
-            token = draw_symbols(logits, u[:, t].to(logits.device), how)
+            token = draw_symbols(logits, u[:, t].to(logits.device), how, cache.tokens)
             cache = replace(cache, tokens=torch.cat((cache.tokens, token[:, None]), dim=1))
             if trace.wants("logits"):
                 trace.keep("logits", t, logits)
@@ -302,7 +302,7 @@ class NGramEngine(nn.Module, Counts, Samples, Scores, Spells, Predicts):
             dense = len(few) == few[-1] - few[0] + 1
             yield (slice(int(few[0]), int(few[-1]) + 1) if dense else few), x.shape[1] - many
 
-    def _columns(self, x: Array, classes: Array, start: int) -> list[Array]:
+    def columns(self, x: Array, classes: Array, start: int) -> list[Array]:
         """x (B, T), classes (B,) to the grams of positions from `start` on: order + 1 columns (B, T - start)."""
         back, length = self.family.order - 1, x.shape[1]
         if start < back:
@@ -318,8 +318,8 @@ class NGramEngine(nn.Module, Counts, Samples, Scores, Spells, Predicts):
         return [root, *steps, x[:, start + shift :]]
 
     def _flat(self, x: Array, classes: Array, start: int) -> list[Array]:
-        """The grams of `_columns`, one after another and without those after an end: columns (N,)."""
-        columns = self._columns(x, classes, start)
+        """The grams of `columns`, one after another and without those after an end: columns (N,)."""
+        columns = self.columns(x, classes, start)
         if self.space.ends:
             alive = np.ones(x.shape, bool)
             alive[:, 1:] = np.cumsum(x == 0, axis=1)[:, :-1] == 0
@@ -329,15 +329,15 @@ class NGramEngine(nn.Module, Counts, Samples, Scores, Spells, Predicts):
     def _context(self, before: Array, classes: Array) -> list[Array]:
         """before (B, t) to the context of the symbol that follows: order columns (B,)."""
         following = np.concatenate((before, np.zeros((len(before), 1), np.int64)), axis=1)
-        return [column[:, -1] for column in self._columns(following, classes, 0)[:-1]]
+        return [column[:, -1] for column in self.columns(following, classes, 0)[:-1]]
 
     def _probability(self, x: Array, classes: Array, p: Floats) -> Floats:
         """(B T,) probabilities of the symbols of x (B, T), of which p (B T,) is the estimate from nothing."""
-        grams = [column.reshape(-1) for column in self._columns(x, np.zeros_like(classes), 0)]
+        grams = [column.reshape(-1) for column in self.columns(x, np.zeros_like(classes), 0)]
         a, b = self.smoothed.mixed(grams)
         p = a + b * p
         if self.kinds and (classes > 0).any():
-            told = self._columns(x, classes, 0)[0].reshape(-1)
+            told = self.columns(x, classes, 0)[0].reshape(-1)
             a, b = self.smoothed.mixed([told, *grams[1:]])
             p = np.where(np.repeat(classes > 0, x.shape[1]), a + b * p, p)
         return p

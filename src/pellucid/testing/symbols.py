@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from pellucid.core.batch import Condition
-from pellucid.core.capabilities import Attends, Predicts, Scores, Spells, Unmasks
+from pellucid.core.capabilities import Attends, Blends, Predicts, Scores, Spells, Unmasks
 from pellucid.core.space import Tokens
 from pellucid.testing.subject import Law, Subject, largest_gap, require
 
@@ -113,6 +113,20 @@ def spelling_sums_to_the_whole(subject: Subject) -> None:
         require(largest_gap(each, said) <= CLOSE, "a symbol costs something else than its logits say")
 
 
+def parts_of_a_blend_add_up(subject: Subject) -> None:
+    """What the parts add to each symbol (B, T) is what the symbol has over an even chance."""
+    engine, batch, space = subject.engine, subject.batch, tokens_of(subject)
+    assert isinstance(engine, Blends)
+    assert isinstance(engine, Spells)
+    with torch.no_grad():
+        parts, each = engine.blend(batch, subject.rows()), engine.spell(batch, subject.rows())
+    even = torch.tensor(space.sizes).log().expand(each.shape)
+    if space.ends:
+        ended = torch.cat((torch.zeros(len(each), 1), (batch.x == 0).cumsum(1)[:, :-1]), dim=1) > 0
+        even = torch.where(ended, 0.0, even)
+    require(largest_gap(sum(parts.values(), torch.zeros_like(each)), each + even) <= CLOSE, "the parts do not add up")
+
+
 def filling_reads_only_what_is_known(subject: Subject) -> None:
     """Logits of missing symbols (B, T, V) do not depend on what stands at unknown positions."""
     engine, x, space = subject.engine, subject.batch.x, tokens_of(subject)
@@ -172,6 +186,7 @@ LAWS: tuple[Law, ...] = (
     Law(an_end_is_final, (Predicts,)),
     Law(predictions_ignore_other_rows, (Predicts,)),
     Law(spelling_sums_to_the_whole, (Spells,)),
+    Law(parts_of_a_blend_add_up, (Blends, Spells)),
     Law(filling_reads_only_what_is_known, (Unmasks,)),
     Law(attention_is_shared_out, (Attends,)),
 )

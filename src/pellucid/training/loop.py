@@ -19,8 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pellucid.core.batch import Examples
-from pellucid.core.capabilities import Counts, Grows, Objective, Prepares, Training
+from pellucid.core.batch import Batch, Examples
+from pellucid.core.capabilities import Counts, Grows, Objective, Prepares, Surveys, Training
 from pellucid.core.codec import Bridge
 from pellucid.core.errors import BadBundle, BadInput, MissingCapability, NonFiniteLoss, Stopped
 from pellucid.core.rows import Rows
@@ -128,6 +128,8 @@ def train(
             put_weights(step, start)
         elif prepare:
             prepare_engine(engine, examples, settings, seed, bridge, run)
+        if isinstance(engine, Surveys):
+            _survey(engine, examples, seed, bridge, run)
         if arithmetic is None:
             arithmetic = _measured(engine, examples, settings, seed, run, bridge, objective, base, route)
         if start is not None and crew.rank == 0:
@@ -400,6 +402,15 @@ def prepare_engine(
                 engine.prepare(batch)
             elif (recount := getattr(engine, "recount", None)) is not None:
                 recount(batch)
+
+
+def _survey(engine: Surveys, examples: Examples, seed: int, bridge: Bridge | None, run: Run) -> None:
+    """Let the engine make its tables of all rows; the same ones whenever the run goes on."""
+
+    def rows(ids: Tensor) -> Batch:
+        return encoded(examples, ids, Rows(seed, ids).fork("survey"), bridge, run.device)[0]
+
+    engine.survey(rows, len(examples))
 
 
 @contextmanager

@@ -34,9 +34,10 @@ def optimizer_for(turn: Turn, parameters: Mapping[str, nn.Parameter], settings: 
         adam = [{"params": g["params"], "weight_decay": g["decay"]} for g in groups]
         return Adam(adam, lr=rate, betas=turn.betas or settings.betas)
     if settings.optimizer == "muon":
+        tables = {id(p) for p in turn.tables}
         return Muon(
-            [p for p in parameters.values() if is_matrix(p)],
-            [p for p in parameters.values() if not is_matrix(p)],
+            [p for p in parameters.values() if is_matrix(p) and id(p) not in tables],
+            [p for p in parameters.values() if not is_matrix(p) or id(p) in tables],
             lr=rate,
             ratio=settings.matrix_rate / settings.rate,
             betas=turn.betas or settings.betas,
