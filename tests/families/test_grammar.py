@@ -161,3 +161,39 @@ def test_a_grammar_file_is_a_model_that_is_asked_like_any_other(tmp_path: Path) 
     assert set(model.offers()) == {"Samples", "Scores"}
     with pytest.raises(BadInput, match="no file"):
         rules_model(tmp_path / "none.txt")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a: <b.s> x | y\nb: <b.s> | z", "hooks upon hooks"),
+        (
+            "s: " + " ".join(f"<n{i}/{chr(65 + i)}>" for i in range(12)) + "\n"
+            + "\n".join(f"n{i}/f{j}: w" for i in range(12) for j in range(8)),
+            "more than 10,000 combinations",
+        ),
+        ("s: x" + "<a>" * 900 + "\na: " + "<b>" * 900 + "\nb: <>", "draw up to"),
+    ],
+    ids=["hooks", "forms", "draws"],
+)  # fmt: skip
+def test_a_grammar_that_would_grow_without_end_is_refused(text: str, words: str) -> None:
+    with pytest.raises(BadInput, match=words):
+        read_grammar(text)
+
+
+def test_a_capital_of_its_own_capital_is_one_rule() -> None:
+    grammar = read_grammar("s: <a.capital>\na: <a.capital>, x | y")
+    assert set(grammar.rules) == {"s", "a.capital"}
+    assert grammar.log_prob("Y, x") == pytest.approx(2 * math.log(0.5))
+
+
+def test_branches_that_write_nothing_are_bounded_like_those_that_write() -> None:
+    grammar = read_grammar("s: x <a>\na: [9] <a><a> | <>")
+    assert grammar.depth < 20
+    assert sentences(grammar, 2) == ["x ", "x "]
+
+
+def test_rules_may_follow_each_other_further_than_python_calls_itself() -> None:
+    rules = [f"r{i}: x | <r{i + 1}>" for i in range(3000)]
+    grammar = read_grammar("\n".join([*rules, "r3000: x"]))
+    assert grammar.log_prob("x") == pytest.approx(0.0)

@@ -43,7 +43,9 @@ __all__ = ["Alternative", "Grammar", "GrammarEngine", "Reference", "Rule", "read
 DEPTH = 40  # rules inside one another
 LONGEST = 20_000  # characters of a sentence
 CHOICES = 64  # random numbers drawn at once for each row
-MOST_STEPS = 200_000  # of a sum over derivations
+MOST_STEPS = 200_000  # of a sum over derivations, and rules in one sentence
+MOST_FORMS = 10_000  # alternatives that the capital letters of one stand for
+MOST_HOOKS = 8  # on one draw
 NEVER = math.inf
 
 _RULE = re.compile(r"([A-Za-z_][\w-]*(?:/[\w-]+)?)\s*:(.*)")
@@ -150,7 +152,7 @@ class _Inside:
     def __init__(self, grammar: Grammar, sentence: str) -> None:
         self.grammar, self.sentence, self.steps = grammar, sentence, 0
         self.known: dict[tuple[str, int, int], dict[int, float]] = {}
-        self.all = {name: _most(grammar, name) for name in grammar.rules}  # depth beyond which nothing changes
+        self.all = _most(grammar.rules, grammar.depth)  # depth beyond which nothing changes
 
     def ends(self, name: str, room: int, at: int) -> dict[int, float]:
         key = (name, int(min(room, self.all[name])), at)
@@ -270,12 +272,14 @@ def read_grammar(text: str, source: str = "grammar", depth: int = DEPTH) -> Gram
     if needed[start] > depth:
         raise BadInput(f"rule '{start}' needs a depth of {needed[start]:.0f}", accepted=f"at most {depth}")
     sys.setrecursionlimit(max(sys.getrecursionlimit(), 20 * depth + 1000))
-    deep, length = depth, _length(rules, needed, start, depth)
-    while length > LONGEST and deep > needed[start]:
+    deep, (length, drawn) = depth, _largest(rules, start, depth)
+    while (length > LONGEST or drawn > MOST_STEPS) and deep > needed[start]:
         deep -= 1
-        length = _length(rules, needed, start, deep)
+        length, drawn = _largest(rules, start, deep)
     if length > LONGEST:
         raise BadInput(f"sentences of '{source}' have up to {length:,.0f} characters", accepted=f"{LONGEST:,}")
+    if drawn > MOST_STEPS:
+        raise BadInput(f"sentences of '{source}' draw up to {drawn:,.0f} rules", accepted=f"{MOST_STEPS:,}")
     return Grammar(rules, start, deep, needed, int(length), source)
 
 
@@ -358,6 +362,9 @@ def _items(body: str, line: int) -> Iterator[str | Reference]:
 def _made(name: str, line: int, written: Mapping[str, Rule]) -> Rule:
     """The rule of a name that may end in hooks, with the forms of its alternatives drawn out."""
     plain, *hooks = name.split(".")
+    if len(hooks) > MOST_HOOKS:
+        raise BadInput(f"line {line}: '{shown(name)}' has hooks upon hooks", accepted=f"{MOST_HOOKS} on one draw",
+                       why="A rule that changes a draw of itself, and that of itself, never ends.")  # fmt: skip
     if plain not in written:
         forms = [w for w in written if w.startswith(plain + "/")]
         raise BadInput(f"line {line}: rule '{plain}' is missing", accepted=", ".join(forms or list(written)),
@@ -386,6 +393,9 @@ def _forms(alternative: Alternative, written: Mapping[str, Rule]) -> list[Altern
         if not shared:
             raise BadInput(f"line {alternative.line}: no form serves {' and '.join(r + letter for r in rules)}",
                            accepted="rules that share a form, as noun/one and verb/one")  # fmt: skip
+        if len(found) * len(shared) > MOST_FORMS:
+            raise BadInput(f"line {alternative.line}: capital letters stand for more than {MOST_FORMS:,} combinations",
+                           accepted="fewer letters or forms in one alternative")  # fmt: skip
         found = [
             Alternative(
                 a.weight / len(shared),
@@ -407,6 +417,8 @@ def _first(a: Alternative, rule: str, change: Callable[[str], str], hook: str) -
         return (change(first), *a.items[1:])
     if first.article:  # which then has the capital
         return (Reference(first.name, first.hooks, change(first.article)), *a.items[1:])
+    if first.hooks[-1:] == (hook,):  # a capital of a capital is that capital
+        return a.items
     return (Reference(first.name, (*first.hooks, hook)), *a.items[1:])
 
 
@@ -466,33 +478,32 @@ def _needed(rules: Mapping[str, Rule]) -> dict[str, float]:
     return needed
 
 
-def _length(rules: Mapping[str, Rule], needed: Mapping[str, float], start: str, depth: int) -> float:
-    """Characters of the longest sentence of so much depth."""
-    longest = dict.fromkeys(rules, -NEVER)
+def _largest(rules: Mapping[str, Rule], start: str, depth: int) -> tuple[float, float]:
+    """Characters of the longest sentence of so much depth, and the rules that one sentence draws at most."""
+    found = dict.fromkeys(rules, (-NEVER, -NEVER))
     for _ in range(depth):
-        before = longest
-        longest = {
-            name: max(
-                sum(len(i) if isinstance(i, str) else before[i.name] + 3 * len(i.article) for i in a.items)
-                for a in rule.alternatives
-            )
-            for name, rule in rules.items()
-        }
-        if longest == before:
+        before = found
+        found = {}
+        for name, rule in rules.items():
+            sums = []
+            for a in rule.alternatives:
+                inner = [i for i in a.items if isinstance(i, Reference)]
+                own = sum(len(i) for i in a.items if isinstance(i, str))
+                sums.append((own + sum(before[i.name][0] + 3 * len(i.article) for i in inner),
+                             1 + sum(before[i.name][1] for i in inner)))  # fmt: skip
+            found[name] = max(s[0] for s in sums), max(s[1] for s in sums)
+        if found == before:
             break
-    return longest[start]
+    return found[start]
 
 
-def _most(grammar: Grammar, name: str) -> float:
-    """The depth beyond which more room changes nothing in a rule: infinite where it leads back to itself."""
-    seen: dict[str, float] = {}
-
-    def visit(rule: str, path: frozenset[str]) -> float:
-        if rule in path:
-            return NEVER
-        if rule not in seen:
-            inner = {i.name for a in grammar.rules[rule].alternatives for i in a.items if isinstance(i, Reference)}
-            seen[rule] = 1 + max((visit(i, path | {rule}) for i in sorted(inner)), default=0)
-        return seen[rule]
-
-    return visit(name, frozenset())
+def _most(rules: Mapping[str, Rule], depth: int) -> dict[str, int]:
+    """The depth beyond which more room changes nothing in each rule; depth + 1 where that is beyond it."""
+    inner = {
+        name: {i.name for a in rule.alternatives for i in a.items if isinstance(i, Reference)}
+        for name, rule in rules.items()
+    }
+    found = dict.fromkeys(rules, 0)
+    for _ in range(depth + 1):
+        found = {name: 1 + max((found[i] for i in those), default=0) for name, those in inner.items()}
+    return found
