@@ -114,6 +114,7 @@ def test_a_pattern_cuts_words_into_parts() -> None:
         ("key: x\n  * @pets\n   -> y", "line 2: no words are listed as 'pets'"),
         ("key: x\n  * a\n   -> {3}?", "line 3 asks for part 3. Accepted: 1 to 2"),
         ("key: x\n  * a\n   -> {b}?", "line 3 has a broken part"),
+        ("key: x\n  * a\n   -> {" + "1" * 5000 + "}", "line 3 has a broken part"),
         ("key: x\n  *\n   -> =y", "line 3 goes on with 'y'"),
         ("key: x\n  *", "line 2: the pattern '\\*' has no answer"),
         ("key: x", "line 1: 'x' has no pattern"),

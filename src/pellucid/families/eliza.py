@@ -37,7 +37,7 @@ RESTING = 3  # lines without a keyword between two things from memory, which wou
 
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*", re.UNICODE)
 _CLAUSE = re.compile(r"[.,;:!?]|\bbut\b", re.IGNORECASE)
-_PART = re.compile(r"\{(\d+)\}")
+_PART = re.compile(r"\{(\d{1,3})\}")
 _PIECE = re.compile(r"\[[^\]]*\]|\S+")
 
 
