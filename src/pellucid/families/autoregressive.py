@@ -64,7 +64,7 @@ class Autoregressive(Family):
         max_length: longest sequence that is taken; time and memory grow with its square.
         forget: share of rows whose conditions are dropped in training, so that the model also works without them.
         shift: mix what a slot reads with the slot before it, channel by channel. None: for texts.
-        tied: read and write symbols by one table. None: for texts.
+        tied: read and write symbols by one table; it has fewer weights and learns slower at first.
         prior: order of an n-gram whose log-probabilities the network corrects; see ngram_prior.py. None: no n-gram.
     """
 
@@ -80,7 +80,7 @@ class Autoregressive(Family):
     max_length: int = 1024
     forget: float = 0.1
     shift: bool | None = None
-    tied: bool | None = None
+    tied: bool = False
     prior: int | None = None
 
     def __post_init__(self) -> None:
@@ -188,8 +188,7 @@ class AutoregressiveEngine(nn.Module, Learns, Surveys, Samples, Scores, Spells, 
         start = torch.zeros_like(sizes) if self.one_alphabet else torch.cat((sizes.new_zeros(1), sizes.cumsum(0)[:-1]))
         self.register_buffer("start", start, persistent=False)  # (T,) first row of each position's alphabet
         total = space.symbols if self.one_alphabet else int(sizes.sum())
-        text = is_text(space)
-        shift, tied = (text if asked is None else asked for asked in (family.shift, family.tied))
+        shift = is_text(space) if family.shift is None else family.shift
         self.symbol = nn.Embedding(total, width)
         # windows of a running text begin anywhere, so a place in them means nothing
         self.position = None if space.running else nn.Parameter(torch.randn(space.length, width) * 0.1)
@@ -201,7 +200,7 @@ class AutoregressiveEngine(nn.Module, Learns, Surveys, Samples, Scores, Spells, 
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
         self.loud: nn.Parameter | None = None
-        if tied:
+        if family.tied:
             self.head.weight = self.symbol.weight
             self.loud = nn.Parameter(torch.full((), width**-0.5))
         self.prior = None if family.prior is None else NGramPrior(family.prior, space)

@@ -110,7 +110,10 @@ class Attention(nn.Module):
         if places.cos is None or places.sin is None:
             both = _unit(both)
         else:
-            both = _UnitTurned.apply(both, places.cos[:, None], places.sin[:, None])
+            cos, sin = places.cos[:, None], places.sin[:, None]
+            both = (
+                _UnitTurned.apply(both, cos, sin) if torch.is_grad_enabled() else _turned(both * _scale(both), cos, sin)
+            )
         q, k = both.transpose(1, 2).chunk(2, dim=1)
         return q * (self.sharp.exp() * self.size**-0.5)[:, None, None].to(q.dtype), k, v.transpose(1, 2)
 
@@ -251,7 +254,7 @@ def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 def _unit(x: Tensor) -> Tensor:
     """Root mean square 1 along the last axis."""
-    out: Tensor = _Unit.apply(x)
+    out: Tensor = _Unit.apply(x) if torch.is_grad_enabled() else x * _scale(x)
     return out
 
 

@@ -5,24 +5,27 @@ A model of windows sees the last of them: when a window is full, its newer half 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from pellucid.core.batch import Condition
 from pellucid.core.capabilities import Predicts
 from pellucid.core.codec import Identity
 from pellucid.core.errors import BadInput, MissingCapability
 from pellucid.core.rows import Rows
+from pellucid.core.space import Tokens
 from pellucid.domains.pieces import joined
 from pellucid.domains.text_files import text_of
 from pellucid.domains.texts import TextCodec
-from pellucid.families.autoregressive import SymbolHow, draw_symbols
+from pellucid.families.next_symbol import SymbolHow, draw_symbols
 from pellucid.model import Fitted
 
-__all__ = ["Drawn", "go_on"]
+__all__ = ["Drawn", "Next", "go_on", "go_on_many", "written"]
 
 
 @dataclass(frozen=True)
@@ -35,54 +38,154 @@ class Drawn:
     highest: float
 
 
+@dataclass(frozen=True)
+class Next:
+    """What was drawn next: symbols (B,) and the logits (B, V) that they were drawn from."""
+
+    symbols: Tensor
+    logits: Tensor
+
+
 def go_on(
-    model: Fitted, prompt: str, *, length: int = 300, seed: int = 0, how: SymbolHow | None = None
+    model: Fitted,
+    prompt: str,
+    *,
+    length: int = 300,
+    seed: int = 0,
+    how: SymbolHow | None = None,
+    stop: Sequence[str] = (),
 ) -> Iterator[Drawn]:
-    """What the model writes after a prompt, piece by piece; a list's item ends where it ends.
+    """What the model writes after a prompt, piece by piece as it is drawn; a list's item ends where it ends.
 
     Args:
         prompt: may be empty; what the model never learned is read as its unknown piece.
-        length: pieces, at most. how: temperature, top_k, top_p.
+        length: pieces, at most. how: temperature, top_k, top_p, min_p, penalty, no_repeat.
+        stop: strings before which it ends; they are not given. Pieces that may begin one are held back until it is sure.
 
     Raises:
-        MissingCapability: no model of text that predicts its next symbol. BadInput: length below 1.
+        MissingCapability: no model of text that predicts its next symbol.
+        BadInput: length below 1, an empty stop, or a prompt of a list that leaves no room.
     """
-    codec, engine = model.codec, model.need(Predicts, "go on with a text")
+    codec, given = _given(model, prompt, length, stop)
+    rows = Rows(seed, torch.zeros(1, dtype=torch.int64))
+    held: list[Drawn] = []
+    for found in _going(model, codec, given, length, rows, how):
+        symbol = int(found.symbols[0])
+        if codec.form == "lines" and symbol == 0:
+            break
+        p = found.logits.softmax(-1)[0]
+        likeliest = int(p.argmax())
+        held.append(Drawn(_piece(codec, symbol), float(p[symbol]), _piece(codec, likeliest), float(p[likeliest])))
+        text = "".join(drawn.piece for drawn in held)
+        if any(word in text for word in stop):
+            yield from _before(held, min(text.index(word) for word in stop if word in text))
+            return
+        # as much of the end as may begin a stop is kept back
+        waiting = max((n for word in stop for n in range(1, len(word)) if text.endswith(word[:n])), default=0)
+        sure = len(text) - waiting
+        while held and len(held[0].piece) <= sure:
+            sure -= len(held[0].piece)
+            yield held.pop(0)
+    yield from held
+
+
+def go_on_many(
+    model: Fitted,
+    prompt: str,
+    count: int,
+    *,
+    length: int = 300,
+    seed: int = 0,
+    how: SymbolHow | None = None,
+    stop: Sequence[str] = (),
+) -> list[str]:
+    """`count` continuations of a prompt, written side by side. Arguments and errors as of `go_on`.
+
+    Number i is what `go_on` would draw with row i's random numbers, whatever the count.
+    """
+    codec, given = _given(model, prompt, length, stop)
+    if count < 1:
+        raise BadInput(f"count is {count}", accepted="1 or more")
+    rows = Rows(seed, torch.arange(count))
+    texts, over = [""] * count, np.zeros(count, bool)
+    for found in _going(model, codec, given.expand(count, -1), length, rows, how):
+        for i, symbol in enumerate(found.symbols.tolist()):
+            if over[i] or (codec.form == "lines" and symbol == 0):
+                over[i] = True
+                continue
+            texts[i] += _piece(codec, symbol)
+            places = [at for word in stop if (at := texts[i].find(word)) >= 0]
+            if places:
+                texts[i], over[i] = texts[i][: min(places)], True
+        if over.all():
+            break
+    return texts
+
+
+@torch.no_grad()
+def written(
+    engine: Predicts, space: Tokens, given: Tensor, length: int, rows: Rows, how: SymbolHow, never: int | None = None
+) -> Iterator[Next]:
+    """Symbols after `given`, one after another for all rows at once.
+
+    Args:
+        given: (B, t) what stands before, of which a window's symbols are seen. rows: B, whose numbers are drawn.
+        never: a symbol that is not to be drawn.
+
+    When a window is full, its newer half stays as the context and the older half is forgotten.
+    """
+    size, tokens, cache = space.length, given, None
+    u = rows.fork("go on").uniform(length, dtype=torch.float64).to(given.device)
+    for k in range(length):
+        if tokens.shape[1] >= size and not (cache is None and space.ends):
+            if space.ends:
+                return
+            tokens, cache = tokens[:, -(size // 2) :], None
+        new = tokens if cache is None else tokens[:, -1:]
+        if cache is None:
+            cache = engine.begin(Condition(), len(tokens))
+        logits, cache = engine.step(cache, new)
+        if never is not None:
+            logits[:, never] = -math.inf
+        symbols = draw_symbols(logits, u[:, k], how, tokens)
+        tokens = torch.cat((tokens, symbols[:, None]), dim=1)
+        yield Next(symbols, logits)
+
+
+def _given(model: Fitted, prompt: str, length: int, stop: Sequence[str]) -> tuple[TextCodec, Tensor]:
+    """The codec, and the prompt's symbols (1, t)."""
+    codec = model.codec
+    model.need(Predicts, "go on with a text")
     if not isinstance(codec, TextCodec) or not isinstance(model.bridge, Identity):
         raise MissingCapability(f"'{model.name}' learned no text", accepted="a run that was fitted on a text")
     if length < 1:
         raise BadInput(f"length is {length}", accepted="1 or more")
-    own = how or SymbolHow()
+    if "" in stop:
+        raise BadInput("a stop is empty", accepted="one character or more", why="it would stand everywhere")
     given = codec.symbols(text_of([prompt], unit=codec.unit)).astype(np.int64) if prompt else np.zeros(0, np.int64)
-    size, tokens = codec.space.length, torch.from_numpy(given)[None]
-    if codec.form == "lines" and tokens.shape[1] >= size:
-        raise BadInput(f"the prompt has {tokens.shape[1]} {codec.unit}", accepted=f"at most {size - 1}")
-    rows, device = (
-        Rows(seed, torch.zeros(1, dtype=torch.int64)),
-        next((p.device for p in model.engine.parameters()), None),
-    )
+    if codec.form == "lines" and len(given) >= codec.space.length:
+        raise BadInput(f"the prompt has {len(given)} {codec.unit}", accepted=f"at most {codec.space.length - 1}")
+    return codec, torch.from_numpy(given)[None]
+
+
+def _going(
+    model: Fitted, codec: TextCodec, given: Tensor, length: int, rows: Rows, how: SymbolHow | None
+) -> Iterator[Next]:
+    device = next((p.device for p in model.engine.parameters()), given.device)
     model.engine.eval()
-    cache = None
-    for k in range(length):
-        if tokens.shape[1] >= size:
-            if codec.form == "lines":
-                return
-            tokens, cache = tokens[:, -(size // 2) :], None
-        new = tokens if cache is None else tokens[:, -1:]
-        with torch.no_grad():
-            if cache is None:
-                cache = engine.begin(Condition(), 1)
-            logits, cache = engine.step(cache, new if device is None else new.to(device))
-        logits = logits.cpu().double()
-        if codec.unknown is not None:
-            logits[:, codec.unknown] = -torch.inf  # what was never learned cannot be written
-        symbol = draw_symbols(logits, rows.fork("go on", k).uniform(dtype=torch.float64).reshape(1), own)
-        p = logits.softmax(-1)[0]
-        tokens = torch.cat((tokens, symbol[:, None]), dim=1)
-        if codec.form == "lines" and int(symbol) == 0:
+    engine = model.need(Predicts, "go on with a text")
+    # what was never learned cannot be written
+    for found in written(engine, codec.space, given.to(device), length, rows, how or SymbolHow(), codec.unknown):
+        yield Next(found.symbols.cpu(), found.logits.cpu().double())
+
+
+def _before(held: list[Drawn], length: int) -> Iterator[Drawn]:
+    """The pieces of the first `length` characters; one that reaches further is cut."""
+    for drawn in held:
+        if length <= 0:
             return
-        likeliest = int(p.argmax())
-        yield Drawn(_piece(codec, int(symbol)), float(p[symbol]), _piece(codec, likeliest), float(p[likeliest]))
+        yield drawn if len(drawn.piece) <= length else replace(drawn, piece=drawn.piece[:length])
+        length -= len(drawn.piece)
 
 
 def _piece(codec: TextCodec, symbol: int) -> str:

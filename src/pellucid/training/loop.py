@@ -37,7 +37,7 @@ from pellucid.training.step import Step
 from pellucid.training.walk import Walk, encoded, memory_errors, put_weights
 from pellucid.training.watch import Seen, Watch
 
-__all__ = ["Outcome", "count", "prepare_engine", "train"]
+__all__ = ["Outcome", "count", "prepare_engine", "survey", "train"]
 
 TICK = 0.25  # seconds between two looks at the clock for progress
 # What an engine sees before step 0: rows enough to tell apart the directions in which 28x28 pictures vary, fewer where
@@ -128,8 +128,7 @@ def train(
             put_weights(step, start)
         elif prepare:
             prepare_engine(engine, examples, settings, seed, bridge, run)
-        if isinstance(engine, Surveys):
-            _survey(engine, examples, seed, bridge, run)
+        survey(engine, examples, seed, bridge, run)
         if arithmetic is None:
             arithmetic = _measured(engine, examples, settings, seed, run, bridge, objective, base, route)
         if start is not None and crew.rank == 0:
@@ -404,13 +403,14 @@ def prepare_engine(
                 recount(batch)
 
 
-def _survey(engine: Surveys, examples: Examples, seed: int, bridge: Bridge | None, run: Run) -> None:
-    """Let the engine make its tables of all rows; the same ones whenever the run goes on."""
+def survey(engine: nn.Module, examples: Examples, seed: int, bridge: Bridge | None, run: Run) -> None:
+    """Let the engine make its tables of all rows, the same ones whenever the run goes on; nothing without tables."""
 
     def rows(ids: Tensor) -> Batch:
         return encoded(examples, ids, Rows(seed, ids).fork("survey"), bridge, run.device)[0]
 
-    engine.survey(rows, len(examples))
+    if isinstance(engine, Surveys):
+        engine.survey(rows, len(examples))
 
 
 @contextmanager

@@ -1,0 +1,174 @@
+"""The peer of the text benchmark: the small GPT of nanoGPT's README for a CPU, in plain PyTorch.
+
+Runs in the peers' environment and knows nothing of Pellucid:
+
+    python nanogpt_worker.py fit job.json         a text -> validation loss after so many CPU seconds
+    python nanogpt_worker.py turns job.json       steps on command, CPU seconds back
+    python nanogpt_worker.py generate job.json    CPU seconds of writing
+
+Written here from the published description of that recipe (4 layers, 4 heads, 128 wide, context 64, 12 windows a step,
+dropout 0, no biases, GELU, learned positions, one table for both ends, fused attention, AdamW 1e-3 with betas .9 and
+.99 and decay .1 on matrices, 100 steps of warm-up, a cosine to 1e-4, clip at 1); nothing is copied, and the code that
+is measured is this file, not theirs. Generation has no cache, as theirs has none: every symbol is a pass over the last
+64. `fit` plans the cosine to end with the budget.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+LAYERS, HEADS, WIDTH, CONTEXT, BATCH = 4, 4, 128, 64, 12
+RATE, LEAST, WARMUP, DECAY, BETAS = 1e-3, 1e-4, 100, 0.1, (0.9, 0.99)
+
+
+class Block(nn.Module):
+    """x + attention(norm(x)), then x + W2 gelu(W1 norm(x))."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(WIDTH, bias=False), nn.LayerNorm(WIDTH, bias=False)
+        self.qkv, self.out = nn.Linear(WIDTH, 3 * WIDTH, bias=False), nn.Linear(WIDTH, WIDTH, bias=False)
+        self.inner, self.outer = nn.Linear(WIDTH, 4 * WIDTH, bias=False), nn.Linear(4 * WIDTH, WIDTH, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, t, _ = x.shape
+        q, k, v = (
+            part.view(b, t, HEADS, WIDTH // HEADS).transpose(1, 2) for part in self.qkv(self.norm1(x)).split(WIDTH, 2)
+        )
+        mixed = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+        x = x + self.out(mixed.transpose(1, 2).reshape(b, t, WIDTH))
+        return x + self.outer(functional.gelu(self.inner(self.norm2(x))))
+
+
+class GPT(nn.Module):
+    """Symbols (B, T) to logits (B, T, V)."""
+
+    def __init__(self, symbols: int) -> None:
+        super().__init__()
+        self.symbol, self.position = nn.Embedding(symbols, WIDTH), nn.Embedding(CONTEXT, WIDTH)
+        self.blocks = nn.ModuleList(Block() for _ in range(LAYERS))
+        self.norm = nn.LayerNorm(WIDTH, bias=False)
+        for name, p in self.named_parameters():
+            if p.ndim == 2:
+                last = name.endswith(("out.weight", "outer.weight"))
+                nn.init.normal_(p, std=0.02 / math.sqrt(2 * LAYERS) if last else 0.02)
+
+    def forward(self, x: Tensor, last: bool = False) -> Tensor:
+        h = self.symbol(x) + self.position.weight[: x.shape[1]]
+        for block in self.blocks:
+            h = block(h)
+        h = self.norm(h[:, -1:] if last else h)
+        return functional.linear(h, self.symbol.weight)
+
+
+class Trainer:
+    """The model on a text, and one step of its training."""
+
+    def __init__(self, job: dict[str, Any], planned: int) -> None:
+        torch.manual_seed(job["seed"])
+        codes = torch.load(job["data"], weights_only=True)
+        self.train, self.held, symbols = codes["train"], codes["held"], int(codes["symbols"])
+        self.model, self.planned, self.k = GPT(symbols), planned, 0
+        self.batch, self.bfloat = job.get("batch", BATCH), job.get("precision") == "bfloat16"
+        matrices = [p for p in self.model.parameters() if p.ndim >= 2]
+        others = [p for p in self.model.parameters() if p.ndim < 2]
+        groups = [{"params": matrices, "weight_decay": DECAY}, {"params": others, "weight_decay": 0.0}]
+        self.optimizer = torch.optim.AdamW(groups, lr=RATE, betas=BETAS)
+
+    def step(self) -> None:
+        starts = torch.randint(len(self.train) - CONTEXT, (self.batch,))
+        window = self.train[starts[:, None] + torch.arange(CONTEXT + 1)]
+        warm, part = min(1.0, (self.k + 1) / (WARMUP + 1)), (self.k - WARMUP) / max(1, self.planned - WARMUP)
+        fallen = LEAST + (RATE - LEAST) * 0.5 * (1 + math.cos(math.pi * min(1.0, max(0.0, part))))
+        for group in self.optimizer.param_groups:
+            group["lr"] = RATE * warm if self.k < WARMUP else fallen
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.bfloat):
+            logits = self.model(window[:, :-1])
+            loss = functional.cross_entropy(logits.flatten(0, 1), window[:, 1:].flatten())
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.k += 1
+
+    @torch.no_grad()
+    def loss(self) -> float:
+        """Nats a symbol of the held-out text, cut into consecutive windows of the context; the first symbol is read."""
+        count = (len(self.held) - 1) // CONTEXT
+        x = self.held[: count * CONTEXT].view(count, CONTEXT)
+        y = self.held[1 : count * CONTEXT + 1].view(count, CONTEXT)
+        total = 0.0
+        for a, b in zip(x.split(64), y.split(64), strict=True):
+            total += float(functional.cross_entropy(self.model(a).flatten(0, 1), b.flatten(), reduction="sum"))
+        return total / y.numel()
+
+
+def fit(job: dict[str, Any]) -> dict[str, Any]:
+    """Train for the job's CPU seconds; a short calibration plans the schedule."""
+    trial = Trainer(job, 30)
+    times = []
+    for _ in range(30):
+        began = time.process_time()
+        trial.step()
+        times.append(time.process_time() - began)
+    planned = max(1, int(job["seconds"] * 0.985 / sorted(times)[15]))
+    trainer, began = Trainer(job, planned), time.process_time()
+    while trainer.k < planned and time.process_time() - began < job["seconds"]:
+        trainer.step()
+    used = time.process_time() - began
+    return {"nats": trainer.loss(), "steps": trainer.k, "planned": planned, "cpu_seconds": used, **about(trainer.model)}
+
+
+def turns(job: dict[str, Any]) -> None:
+    """Answer each line {"steps": n} with the CPU seconds that n steps took; an empty line ends."""
+    trainer = Trainer(job, 100_000)
+    print(json.dumps(about(trainer.model)), flush=True)
+    for line in sys.stdin:
+        if not line.strip():
+            break
+        began = time.process_time()
+        for _ in range(json.loads(line)["steps"]):
+            trainer.step()
+        print(json.dumps({"seconds": time.process_time() - began}), flush=True)
+
+
+@torch.no_grad()
+def generate(job: dict[str, Any]) -> dict[str, Any]:
+    """CPU seconds of each round: so many symbols after a newline for so many texts at once, temperature .8."""
+    torch.manual_seed(0)
+    model, times = GPT(int(job["symbols"])).eval(), []
+    for _ in range(job["rounds"]):
+        began, x = time.process_time(), torch.zeros(job["batch"], 1, dtype=torch.int64)
+        for _ in range(job["tokens"]):
+            p = (model(x[:, -CONTEXT:], last=True)[:, -1] / 0.8).softmax(-1)
+            x = torch.cat((x, torch.multinomial(p, 1)), dim=1)
+        times.append(time.process_time() - began)
+    return {"seconds": times, **about(model)}
+
+
+def about(model: nn.Module) -> dict[str, Any]:
+    return {"parameters": sum(p.numel() for p in model.parameters()), "torch": version("torch")}
+
+
+def main() -> None:
+    what, path = sys.argv[1:]
+    job = json.loads(Path(path).read_text())
+    torch.set_num_threads(1)
+    if what == "turns":
+        turns(job)
+    else:
+        Path(job["result"]).write_text(json.dumps({"fit": fit, "generate": generate}[what](job)))
+
+
+if __name__ == "__main__":
+    main()
