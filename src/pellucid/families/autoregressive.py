@@ -41,7 +41,7 @@ from pellucid.core.rows import Rows
 from pellucid.core.space import Space, Tokens
 from pellucid.core.trace import Trace
 from pellucid.families.next_symbol import SymbolHow, draw_symbols
-from pellucid.families.ngram import NGram
+from pellucid.families.ngram import MOST_ORDER
 from pellucid.families.ngram_prior import NGramPrior
 from pellucid.nets.condition import ConditionEncoder, drop_conditions
 from pellucid.nets.inherit import inherit
@@ -93,8 +93,8 @@ class Autoregressive(Family):
         for name, share in {"dropout": self.dropout, "forget": self.forget}.items():
             if not 0.0 <= share < 1.0:
                 raise BadInput(f"{name} is {share}", accepted="from 0 to below 1")
-        if self.prior is not None:
-            NGram(order=self.prior)  # refuses what is no order
+        if self.prior is not None and not 1 <= self.prior <= MOST_ORDER:
+            raise BadInput(f"prior is {self.prior}", accepted=f"1 to {MOST_ORDER}, or None")
 
     def accepts(self, space: Space, conditions: Mapping[str, Space]) -> Refusal | None:
         if not isinstance(space, Tokens):

@@ -44,7 +44,7 @@ from pellucid.core.trace import Trace
 from pellucid.families.kneser_ney import Array, Floats, Smoothed, tally_columns
 from pellucid.families.next_symbol import SymbolHow, draw_symbols
 
-__all__ = ["NGram", "NGramCache", "NGramEngine", "tally"]
+__all__ = ["MOST_ORDER", "NGram", "NGramCache", "NGramEngine", "tally"]
 
 MOST_CONDITIONS = 3  # every subset of them is counted: 2^3 times the rows
 MOST_ROOTS = 2**31 - 1  # classes times positions, stored in 32 bits

@@ -60,7 +60,7 @@ def go_on(
     Args:
         prompt: may be empty; what the model never learned is read as its unknown piece.
         length: pieces, at most. how: temperature, top_k, top_p, min_p, penalty, no_repeat.
-        stop: strings before which it ends; they are not given. Pieces that may begin one are held back until it is sure.
+        stop: strings before which it ends; they are not given. Pieces that may begin one are held back until sure.
 
     Raises:
         MissingCapability: no model of text that predicts its next symbol.

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from pellucid.core.batch import Batch
-from pellucid.core.capabilities import Scores, Spells
+from pellucid.core.capabilities import Blends, Scores, Spells
 from pellucid.core.codec import Identity, Measures
 from pellucid.core.errors import BadInput, MissingCapability
 from pellucid.core.report import Block, Measured, Prose, Report, Table, Verdict
@@ -65,6 +65,8 @@ class Likelihood(Report):
         unlearned: pieces that the model never learned, and how often each came; they cost what the unknown symbol does.
         nats_per_learned_symbol: without them.
         surprises: the dearest pieces.
+        parts: of a model that is a blend, what each part added to the log-probability of a symbol over an even chance,
+            in nats on average and in blocks; () for others.
     """
 
     route: Literal["spelled", "scored"]
@@ -82,6 +84,7 @@ class Likelihood(Report):
     unlearned: tuple[tuple[str, int], ...] = ()
     nats_per_learned_symbol: float | None = None
     surprises: tuple[Surprise, ...] = ()
+    parts: tuple[tuple[str, float], ...] = ()
 
     @property
     def title(self) -> str:
@@ -97,8 +100,9 @@ class Likelihood(Report):
 
     def headline(self) -> dict[str, object]:
         """The figures as JSON values."""
-        out = {name: value for name, value in vars(self).items() if name not in ("surprises", "unlearned")}
+        out = {name: value for name, value in vars(self).items() if name not in ("surprises", "unlearned", "parts")}
         out |= {"bits_per_symbol": self.bits_per_symbol, "perplexity": self.perplexity}
+        out["parts"] = dict(self.parts) or None
         out["unlearned"] = sum(count for _, count in self.unlearned)
         return {name: value for name, value in out.items() if value is not None}
 
@@ -119,6 +123,10 @@ class Likelihood(Report):
         if self.nats_per_learned_symbol is not None:
             rows.append(("without what was never learned", Measured(self.nats_per_learned_symbol, unit="nats")))
         said: list[Block] = [Prose(f"Found {self.route}: {_ROUTES[self.route]}"), Table(("", ""), rows)]
+        if self.parts:
+            shares = [(name, Measured(nats, unit=f"nats/{self.unit}")) for name, nats in self.parts]
+            said.append(Table(("part of the model", "added"), shares,
+                              caption="What each part adds to a symbol over an even chance, in blocks"))  # fmt: skip
         if self.unlearned:
             named = ", ".join(f"{piece!r}" for piece, _ in self.unlearned[:5])
             count = sum(count for _, count in self.unlearned)
@@ -167,12 +175,13 @@ def _spelled(model: Fitted, items: Data, seed: int) -> Likelihood:
     assert isinstance(model.codec, TextCodec)
     codec, text = model.codec, items.whole()
     symbols = codec.symbols(text).astype(np.int64)
-    in_blocks = None
+    in_blocks, shared = None, ()
     if codec.form == "running":
         at = np.concatenate([np.arange(s, s + n) for s, n in zip(text.starts, text.lengths, strict=True)])
         own = symbols[at]
         size = codec.space.length
         in_blocks = float(_of_windows(model, own, size, seed).sum()) / len(own)
+        shared = _parts(model, own, size, seed)
         each = _of_windows(model, own, max(1, size // 2), seed)
         parts = [each[k : k + size] for k in range(0, len(each), size)]
     else:
@@ -204,6 +213,7 @@ def _spelled(model: Fitted, items: Data, seed: int) -> Likelihood:
         unlearned=tuple(unlearned.items()),
         nats_per_learned_symbol=-float(learned.mean()) if unlearned and len(learned) else None,
         surprises=() if at is None else _surprises(text, at, each),
+        parts=shared,
     )
 
 
@@ -255,6 +265,23 @@ def _of_windows(model: Fitted, symbols: Whole, stride: int, seed: int) -> Floats
             out[done:stop] = row[done - start : stop - start]
             done = stop
     return out
+
+
+def _parts(model: Fitted, symbols: Whole, size: int, seed: int) -> tuple[tuple[str, float], ...]:
+    """Mean nats that each part adds to a symbol, in the blocks that are whole; () for a model of one part."""
+    if not isinstance(model.engine, Blends) or len(symbols) < size:
+        return ()
+    x = torch.from_numpy(symbols[: len(symbols) // size * size].reshape(-1, size))
+    device = next((p.device for p in model.engine.parameters()), None)
+    sums: dict[str, float] = {}
+    for rows in x.split(max(1, AT_ONCE // size)):
+        ids = torch.arange(len(rows))
+        batch = Batch(rows, ids)
+        with torch.no_grad():
+            found = model.engine.blend(batch if device is None else batch.to(device), Rows(seed, ids))
+        for name, nats in found.items():
+            sums[name] = sums.get(name, 0.0) + float(nats.double().sum())
+    return tuple((name, total / x.numel()) for name, total in sums.items()) if len(sums) > 1 else ()
 
 
 def _spell(model: Fitted, x: Whole, seed: int) -> Floats:

@@ -22,6 +22,7 @@ from pellucid.core.errors import BadInput
 from pellucid.core.rows import Rows
 from pellucid.core.settings import from_plain, to_plain
 from pellucid.core.space import Real, Space, Tokens
+from pellucid.core.weights import pour, state_of
 from pellucid.testing import latents, learning, sampling, scoring, symbols
 from pellucid.testing.subject import (
     CONDITIONS,
@@ -221,7 +222,7 @@ def stored_weights_restore_the_engine(subject: Subject) -> None:
     if isinstance(again, Counts):
         again.restore(kept(subject.engine))
     else:
-        again.load_state_dict(subject.engine.state_dict())
+        pour(again, state_of(subject.engine), subject.family.name)
     for what, (ours, theirs) in sampling.answers(subject, subject.engine, again).items():
         require(largest_gap(ours, theirs) <= 1e-6, f"{what} differs by {largest_gap(ours, theirs):.1e} of its size")
 
