@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import pytest
 
+from pellucid.core.described_model import learned_numbers
 from pellucid.core.errors import BadInput
-from pellucid.core.report import Curve, Frames, Pictures, Table, Verdict
+from pellucid.core.report import Curve, Frames, Measured, Pictures, Table, Verdict
 from pellucid.domains.pictures import Pictures as PictureData
+from pellucid.domains.text_files import text_of
 from pellucid.explain.process import NOISES, ProcessReport, process
 from pellucid.families.flow_matching import FlowMatching
-from pellucid.fitting import fit
+from pellucid.families.ngram import NGram
+from pellucid.fitting import fit, halves
 from pellucid.model import Fitted
 
 FIVE = ["forward process", "reverse process", "network", "loss", "training data"]
@@ -105,3 +108,21 @@ def test_no_data_at_hand(digits_model: Fitted) -> None:
 
     with pytest.raises(BadInput, match="no data"):
         process(replace(digits_model, data=None))
+
+
+def test_a_model_that_counted_says_how_much_and_scores_what_it_knows_and_does_not() -> None:
+    """Engines without weights and losses: their counts, their likelihood, and few texts that do not overlap."""
+    data = text_of("one fish two fish red fish blue fish " * 40, window=16)
+    model = fit(data, NGram(), steps=16, held_out=0.2)
+    report = process(model)
+    (parts,), (scores,) = shown(report, "network"), shown(report, "score")
+    assert isinstance(parts, Table)
+    assert parts.rows[-1][2] == learned_numbers(model.engine) > 0
+    assert isinstance(scores, Table)
+    assert [row[0] for row in scores.rows] == ["training items", "items not trained on"]
+    exact = model.log_prob(data.take(halves(data, 0.2, 0)[1])).value
+    assert isinstance(scores.rows[1][1], Measured)
+    assert abs(scores.rows[1][1].value - float(exact.mean())) < 2.0 * float(exact.std())
+    assert "real training texts" in report.to_text()
+    assert "pictures" not in report.to_text()
+    assert all(c.shown for c in report.components[len(NGram().parts()) :])

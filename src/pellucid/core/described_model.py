@@ -14,7 +14,7 @@ from pellucid.core.codec import Bridge, Codec, Constrains
 from pellucid.core.report import Block, Heading, Prose, Report, Table
 from pellucid.core.space import Space, space_to_plain
 
-__all__ = ["Described", "described"]
+__all__ = ["Described", "described", "learned_numbers"]
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def described(
     bound = codec.constraints if isinstance(codec, Constrains) else ()
     facts = [
         ("family", f"{family.title} ({family.name})" if family is not None else name),
-        ("learned numbers", f"{_learned(engine):,}"),
+        ("learned numbers", f"{learned_numbers(engine):,}"),
         (
             "fitted on",
             f"{data.get('items', '?'):,} items of kind {data.get('kind')} ({data.get('source')})"
@@ -72,7 +72,12 @@ def described(
     parts = family.parts() if family is not None else ()
     title = family.title if family is not None else name
     return Described(
-        name, f"{title[:1].upper()}{title[1:]}: a fitted model", _learned(engine), offers(engine), parts, tuple(facts)
+        name,
+        f"{title[:1].upper()}{title[1:]}: a fitted model",
+        learned_numbers(engine),
+        offers(engine),
+        parts,
+        tuple(facts),
     )
 
 
@@ -92,7 +97,7 @@ def _origin(recipe: Mapping[str, Any]) -> list[tuple[str, str]]:
     return found
 
 
-def _learned(engine: nn.Module) -> int:
+def learned_numbers(engine: nn.Module) -> int:
     """Numbers that were learned: trained ones, or counts."""
     if isinstance(engine, Counts):
         return sum(t.numel() for t in engine.tables().values())

@@ -64,7 +64,7 @@ class Explained(Report):
         rows += [(QUESTIONS[name], "not answered: " + why) for name, why in self.missing.items()]
         found: list[Block] = [Table(("question", "answer"), rows)]
         for name, report in self.answers.items():
-            found += [Heading(QUESTIONS[name]), Prose(f"*{report.title}*"), *report.blocks()]
+            found += [Heading(QUESTIONS[name]), Prose(f"**{report.title}**"), *report.blocks()]
         found.append(Details("What the words mean", (Table(("word", "meaning"), list(TERMS.items())),)))
         return tuple(found)
 

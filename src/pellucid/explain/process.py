@@ -16,7 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.core.batch import Batch, Condition
-from pellucid.core.capabilities import Denoises, Learns, Part, Samples, parameters_of
+from pellucid.core.capabilities import Denoises, Learns, Part, Samples, Scores, parameters_of
+from pellucid.core.codec import Measures
+from pellucid.core.described_model import learned_numbers
 from pellucid.core.errors import BadInput
 from pellucid.core.interval import Interval, wilson
 from pellucid.core.report import (
@@ -35,6 +37,7 @@ from pellucid.core.report import (
 )
 from pellucid.core.rows import Rows
 from pellucid.domains.frames import TableData
+from pellucid.domains.text_files import TextData
 from pellucid.explain.faithfulness import Faithfulness
 from pellucid.explain.walk import shown_noisy, walk_frames, walked
 from pellucid.fitting import halves
@@ -47,6 +50,7 @@ __all__ = ["Component", "Levels", "ProcessReport", "process"]
 
 NOISES = (0.1, 0.3, 0.7, 1.5, 3.0, 8.0, 30.0)  # noise levels that are shown and measured
 SHOWN = 32  # items of the training data
+TEXTS = 6  # texts, which take more room
 HELD = 128  # items on which errors are measured
 
 
@@ -91,7 +95,7 @@ class ProcessReport(Report):
 
     @property
     def title(self) -> str:
-        return f"What this {self.family} model is made of"
+        return f"What this model is made of: {self.family}"
 
     def blocks(self) -> tuple[Block, ...]:
         out: list[Block] = []
@@ -163,8 +167,8 @@ def process(
         components = (
             *(Component(p, ()) for p in parts),
             Component(Part("network", SENTENCES["network"]), (_pieces(model.engine),)),
-            Component(Part("samples", SENTENCES["samples"]), _samples(model, seed)),
-            Component(Part("loss", SENTENCES["other loss"]), _losses(model, kept, held, losses, seed)),
+            Component(Part("samples", SENTENCES["samples"]), _samples(model, seed, len(_some(data)))),
+            *_missed(model, kept, held, losses, seed),
             Component(Part("training data", SENTENCES["training data"]), _items(model, kept, len(data))),
         )
     return ProcessReport(title, components, None, None, seed, 0, time.monotonic() - began)
@@ -176,6 +180,7 @@ SENTENCES = {
     "network": "These are the parts that hold what was learned.",
     "loss": "How wrong the network is, at each amount of noise.",
     "other loss": "How wrong the model is on the items it trained on, and on items it has never seen.",
+    "score": "How likely the model finds the items it learned from, and items it has never seen.",
     "samples": "New items, drawn from the model.",
     "training data": "Everything the model knows comes from these items.",
 }
@@ -353,7 +358,7 @@ def _pieces(engine: nn.Module) -> Block:
     describe = getattr(getattr(engine, "network", None), "describe", None)
     if callable(describe):
         rows += [("inside the network", line, None) for line in describe()]
-    rows.append(("all", "", parameters_of(engine)))
+    rows.append(("all", "", learned_numbers(engine)))
     return Table(("part", "what it is", "learned numbers"), rows)
 
 
@@ -363,22 +368,56 @@ def _said(module: nn.Module) -> str:
     return (type(module).__doc__ or "").strip().split("\n")[0].strip() if own else type(module).__name__
 
 
-def _samples(model: Fitted, seed: int) -> tuple[Block, ...]:
+def _samples(model: Fitted, seed: int, n: int) -> tuple[Block, ...]:
     if not isinstance(model.engine, Samples):
         return (Prose("This model does not draw samples."),)
-    return (model.codec.show(model.sample(SHOWN, seed=seed).items, limit=SHOWN),)
+    return (model.codec.show(model.sample(n, seed=seed).items, limit=n),)
+
+
+def _some(items: Data) -> Data:
+    """As many items as are shown; of texts few that lie apart, because windows next to each other overlap."""
+    if isinstance(items, TextData):
+        return items.take(np.unique(np.linspace(0, len(items) - 1, TEXTS).astype(np.int64)))
+    return items.take(np.arange(min(SHOWN, len(items))))
 
 
 def _items(model: Fitted, kept: Data, total: int) -> tuple[Block, ...]:
-    some = kept.take(np.arange(min(SHOWN, len(kept))))
+    some = _some(kept)
     counts = f"{total:,} items, {len(kept):,} of them trained on."
     if isinstance(kept, TableData):
         return (Prose(f"{counts} Rows of a table are about somebody, so none of the real ones is printed here."),)
+    what, whom = ("texts", "speak of") if isinstance(kept, TextData) else ("pictures", "show")
     return (
-        Prose(f"{counts} The first {len(some)}:"),
+        Prose(
+            f"{counts} {len(some)} from all over it:"
+            if isinstance(kept, TextData)
+            else f"{counts} The first {len(some)}:"
+        ),
         model.codec.show(some, limit=SHOWN),
-        Verdict("note", "This page shows real training pictures: think of whom they show before you pass it on."),
+        Verdict("note", f"This page shows real training {what}: think of whom they {whom} before you pass it on."),
     )
+
+
+def _missed(
+    model: Fitted, kept: Data, held: Data | None, losses: Mapping[int, Mapping[str, float]] | None, seed: int
+) -> tuple[Component, ...]:
+    """How wrong the model is: by its own losses, else by its likelihood; nothing where it has neither."""
+    if found := _losses(model, kept, held, losses, seed):
+        return (Component(Part("loss", SENTENCES["other loss"]), found),)
+    if isinstance(model.engine, Scores) and isinstance(model.codec, Measures):
+        rows = [("training items", _score(model, kept, seed))]
+        rows += [("items not trained on", _score(model, held, seed))] if held is not None else []
+        table = Table(("", "log-probability of an item, in nats"), rows)
+        return (Component(Part("score", SENTENCES["score"]), (table,)),)
+    return ()
+
+
+def _score(model: Fitted, items: Data, seed: int) -> Measured:
+    """Mean log-probability of some of the items."""
+    chosen = np.random.default_rng(seed).permutation(len(items))[:HELD]
+    scored = model.log_prob(items.take(chosen), seed=seed)
+    found = _mean(scored.value)
+    return Measured(found.value, found.low, found.high, n=found.n, kind=f"{scored.kind.replace('_', ' ')}; normal 95%")
 
 
 def _losses(
