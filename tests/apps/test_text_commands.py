@@ -107,6 +107,21 @@ def test_temperature_zero_writes_the_likeliest(fitted: Path) -> None:
     assert one == other
 
 
+def test_a_prompt_goes_on_in_the_terminal(fitted: Path) -> None:
+    asked = ("sample", fitted / "run", "--prompt", "the ", "--length", "40", "--how", "temperature=0")
+    alone = run(*asked).stdout
+    assert alone.startswith("the ")
+    assert len(alone) == 4 + 40 + 1
+    found = json.loads(run(*asked, "-n", "2", "--json").stdout)
+    assert found["texts"] == [alone[4:-1]] * 2
+    stopped = run(*asked, "--stop", alone[10:14]).stdout
+    assert stopped == alone[: alone.index(alone[10:14], 4)] + "\n"
+    with pytest.raises(BadInput, match="--stop came without --prompt"):
+        run("sample", fitted / "run", "--stop", "x")
+    with pytest.raises(BadInput, match="--out came with --prompt"):
+        run(*asked, "--out", str(fitted / "x.txt"))
+
+
 def test_texts_are_compared_by_likelihood(fitted: Path) -> None:
     with pytest.raises(BadInput, match="pellucid likelihood"):
         run("compare", fitted / "verse.txt", "--families", "ngram")

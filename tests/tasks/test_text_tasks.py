@@ -10,15 +10,18 @@ import pytest
 import torch
 
 from pellucid.core.batch import Batch
-from pellucid.core.errors import BadInput, MissingCapability
+from pellucid.core.errors import BadInput, MissingCapability, Stopped
 from pellucid.core.rows import Rows
+from pellucid.core.run import Run
+from pellucid.core.weights import state_of
 from pellucid.domains.read import read
 from pellucid.domains.text_files import text_of
-from pellucid.families.autoregressive import Autoregressive, SymbolHow
+from pellucid.families.autoregressive import Autoregressive
+from pellucid.families.next_symbol import SymbolHow
 from pellucid.families.ngram import NGram
 from pellucid.fitting import fit, resume
 from pellucid.model import Fitted, load
-from pellucid.tasks.continuation import go_on
+from pellucid.tasks.continuation import go_on, go_on_many, slides
 from pellucid.tasks.likelihood import likelihood
 
 VERSE = "the cat sat on the mat and the dog sat on the cat; then the rat ran off. " * 12
@@ -127,3 +130,61 @@ def test_runs_of_texts_are_saved_loaded_resumed_and_continued(tmp_path: Path) ->
     assert load(tmp_path / "net").engine.log_prob(  # type: ignore[operator]
         Batch(torch.zeros(2, 12, dtype=torch.int64), torch.arange(2)), Rows(0, torch.arange(2))
     ).value.shape == (2,)
+
+
+def test_writing_ends_before_a_stop_wherever_its_pieces_are_cut() -> None:
+    model = counted(order=8)
+    how = SymbolHow(temperature=0.0)
+    whole = "".join(d.piece for d in go_on(model, "the cat sat", length=60, how=how))
+    word = whole[20:25]
+    first = whole.index(word)
+    stopped = "".join(d.piece for d in go_on(model, "the cat sat", length=60, how=how, stop=(word, "never")))
+    assert stopped == whole[:first]
+    assert go_on_many(model, "the cat sat", 2, length=60, how=how, stop=(word,)) == [whole[:first]] * 2
+    # what only begins like a stop is written after all
+    almost = whole[20:24] + ("x" if whole[24] != "x" else "y")
+    assert "".join(d.piece for d in go_on(model, "the cat sat", length=60, how=how, stop=(almost,))) == whole
+    with pytest.raises(BadInput, match="a stop is empty"):
+        next(go_on(model, "a", stop=("",)))
+
+
+def test_many_continuations_are_those_of_their_rows() -> None:
+    model = fit(text_of(VERSE, window=12), Autoregressive(width=16, heads=2, depth=1, prior=3), steps=8, watch=False)
+    three, two = (go_on_many(model, "the cat", count, length=30, seed=4) for count in (3, 2))
+    assert three[:2] == two
+    assert len(set(three)) == 3
+    assert "".join(d.piece for d in go_on(model, "the cat", length=30, seed=4)) == three[0]
+    with pytest.raises(BadInput, match="count is 0"):
+        go_on_many(model, "a", 0)
+    names = fit(text_of(["ada", "adam", "adele"] * 10), NGram(order=4))
+    assert set(go_on_many(names, "ad", 8)) <= {"a", "am", "ele", "amele", "", "elea", "elem"}
+
+
+def test_what_is_longer_than_the_window_slides_and_says_so() -> None:
+    model = counted(window=12)
+    assert slides(model, "the", 9) is None
+    said = slides(model, "the", 10)
+    assert said is not None
+    assert "at most 12 characters" in said
+    text = "".join(d.piece for d in go_on(model, "the cat sat on the mat", length=50, how=SymbolHow(temperature=0.0)))
+    assert len(text) == 50
+
+
+def test_an_unbroken_run_with_an_ngram_inside_is_that_of_a_stopped_one(tmp_path: Path) -> None:
+    path = tmp_path / "verse.txt"
+    path.write_text(VERSE)
+    net = {"width": 16, "heads": 2, "depth": 1, "prior": 3}
+
+    def run(name: str, stop: bool) -> Fitted:
+        events = Run()
+        if stop:
+            events.listeners.append(lambda event: events.stop() if getattr(event, "step", 0) >= 6 else None)
+        return fit(path, "autoregressive", settings=net, steps=12, text={"window": 12}, out=tmp_path / name,
+                   checkpoint_every=2, watch=False, run=events)  # fmt: skip
+
+    whole = run("whole", stop=False)
+    with pytest.raises(Stopped):
+        run("broken", stop=True)
+    again = resume(tmp_path / "broken", watch=False)
+    for name, value in state_of(whole.engine).items():
+        assert torch.equal(value, state_of(again.engine)[name]), name

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from pellucid.families.next_symbol import SymbolHow
     from pellucid.model import Fitted
     from pellucid.tasks.continuation import Drawn
 
@@ -29,15 +30,31 @@ def chat(
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Start of every random number (runs only).")] = 0,
     length: Annotated[int, typer.Option(help="Characters or words that a run writes at most.")] = 200,
-    temperature: Annotated[float, typer.Option(help="Of a run: below 1 safer, above 1 wilder.")] = 0.8,
+    temperature: Annotated[float, typer.Option(help="Of a run: below 1 safer, above 1 wilder, 0 the likeliest.")] = 0.8,
+    how: Annotated[
+        list[str] | None,
+        typer.Option("--how", metavar="NAME=VALUE", help="Of a run: top_p=0.9, min_p=0.05, penalty=0.5; repeatable."),
+    ] = None,
+    stop: Annotated[
+        list[str] | None, typer.Option("--stop", metavar="TEXT", help="Of a run: end before this; repeatable.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object at the end: what was said and why.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No greeting and no help.")] = False,
 ) -> None:
     """Talk to an ELIZA script, or let a model of text go on with your line. /why explains an answer."""
     if script is not None and script.is_dir():
+        from pellucid.apps.words import pairs
+        from pellucid.core.settings import from_words
+        from pellucid.families.next_symbol import SymbolHow
         from pellucid.model import load
+        from pellucid.tasks.continuation import slides
 
-        hello, answer = "Say a line, and the model goes on with it.", _model(load(script), seed, length, temperature)
+        words = {"temperature": str(temperature), **pairs(how, "--how")}
+        hello = "Say a line, and the model goes on with it."
+        model = load(script)
+        if (said := slides(model, "", length)) and not quiet:
+            typer.echo(f"· {said}", err=True)
+        answer = _model(model, seed, length, from_words(SymbolHow, words), tuple(stop or ()))
     else:
         hello, answer = _script(script)
     if as_json:
@@ -70,13 +87,12 @@ def _script(path: Path | None) -> tuple[str, Callable[[str], Reply]]:
     return talk.script.hello, answer
 
 
-def _model(model: Fitted, seed: int, length: int, temperature: float) -> Callable[[str], Reply]:
+def _model(model: Fitted, seed: int, length: int, how: SymbolHow, stop: tuple[str, ...]) -> Callable[[str], Reply]:
     from pellucid.domains.pieces import visible
-    from pellucid.families.autoregressive import SymbolHow
     from pellucid.tasks.continuation import Drawn, go_on
 
-    how, turn, last = SymbolHow(temperature=temperature), 0, list[Drawn]()
-    list(go_on(model, "", length=1, how=how))  # refused before anything is said
+    turn, last = 0, list[Drawn]()
+    list(go_on(model, "", length=1, how=how, stop=stop))  # refused before anything is said
 
     def answer(said: str) -> Reply:
         nonlocal turn
@@ -84,7 +100,7 @@ def _model(model: Fitted, seed: int, length: int, temperature: float) -> Callabl
         last.clear()
 
         def pieces() -> Iterator[str]:
-            for drawn in go_on(model, said, length=length, seed=seed + turn, how=how):
+            for drawn in go_on(model, said, length=length, seed=seed + turn, how=how, stop=stop):
                 last.append(drawn)
                 yield visible(drawn.piece)
 

@@ -309,7 +309,7 @@ def fit(
 @app.command()
 def sample(
     folder: ModelPath,
-    n: Annotated[int, typer.Option("-n", "--n", help="How many.")] = 64,
+    n: Annotated[int | None, typer.Option("-n", "--n", help="How many.", show_default="64")] = None,
     seed: Seed = 0,
     of_class: Annotated[str | None, typer.Option("--class", help="Only items of this class.")] = None,
     where: Where = None,
@@ -330,6 +330,13 @@ def sample(
             "--how", metavar="NAME=VALUE", help="Change how samples are drawn, as steps=50 or guidance=2; repeatable."
         ),
     ] = None,
+    prompt: Annotated[
+        str | None, typer.Option(help="Of texts: go on after this, as it is drawn; n is 1 unless said.")
+    ] = None,
+    length: Annotated[int, typer.Option(help="With --prompt: characters, bytes or words at most.")] = 300,
+    stop: Annotated[
+        list[str] | None, typer.Option("--stop", metavar="TEXT", help="With --prompt: end before this; repeatable.")
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -346,6 +353,17 @@ def sample(
     from pellucid.domains.write import check_target
 
     check_count(n)
+    if prompt is not None:
+        from pellucid.apps.going_on import go_on_here
+
+        for option, value in {"--where": where, "--class": of_class, "--out": out, "--share": share}.items():
+            if value:
+                raise BadInput(f"{option} came with --prompt", accepted="-n, --seed, --how, --length, --stop, --json")
+        go_on_here(folder, prompt, n or 1, length, seed, pairs(how, "--how"), tuple(stop or ()), as_json, quiet)
+        return
+    if stop:
+        raise BadInput("--stop came without --prompt", accepted="both")
+    n = 64 if n is None else n
     check_outside(out, folder)
     pairs(where, "--where")  # refused before anything is loaded
     unlike, shares = pairs(against, "--against"), shares_of(share)

@@ -25,7 +25,7 @@ from pellucid.domains.texts import TextCodec
 from pellucid.families.next_symbol import SymbolHow, draw_symbols
 from pellucid.model import Fitted
 
-__all__ = ["Drawn", "Next", "go_on", "go_on_many", "written"]
+__all__ = ["Drawn", "Next", "go_on", "go_on_many", "slides", "written"]
 
 
 @dataclass(frozen=True)
@@ -120,6 +120,20 @@ def go_on_many(
         if over.all():
             break
     return texts
+
+
+def slides(model: Fitted, prompt: str, length: int) -> str | None:
+    """What is to be said where prompt and continuation are longer than the model sees at once; None where they fit."""
+    codec = model.codec
+    if not isinstance(codec, TextCodec) or codec.form == "lines":
+        return None
+    size = codec.space.length
+    if len(codec.symbols(text_of([prompt], unit=codec.unit)) if prompt else ()) + length <= size:
+        return None
+    return (
+        f"The model sees at most {size} {codec.unit} at once: what is longer goes on from the last {size // 2} to "
+        f"{size - 1}, and what stands before is forgotten."
+    )
 
 
 @torch.no_grad()
