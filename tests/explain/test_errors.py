@@ -31,6 +31,26 @@ def test_another_draw_of_the_same_has_no_errors(real):
     assert sum(alarms) <= 2  # 5% each
 
 
+def many_names(n, seed, *, linked=True):
+    g = np.random.default_rng(seed)
+    place = np.minimum(g.geometric(0.25, n), 14)
+    return pd.DataFrame({
+        "place": [f"p{k}" for k in place],
+        "code": [f"c{k}" for k in (place if linked else g.permutation(place))],
+        **{name: [f"{name}{k}" for k in np.minimum(g.geometric(0.2, n), 14)] for name in "uvw"},
+    })  # fmt: skip
+
+
+def test_few_real_rows_of_many_names_beside_many_samples_raise_no_alarm():
+    alarms = 0
+    for seed in range(12):
+        found = dependencies(pl.read(many_names(100, 2 * seed)), pl.read(many_names(1000, 2 * seed + 1)))
+        alarms += bool(named(found))
+    assert alarms <= 2  # 5% each
+    missed = named(dependencies(pl.read(many_names(100, 0)), pl.read(many_names(1000, 1, linked=False))))
+    assert missed["place", "code"].kind == "missed"
+
+
 def test_a_missed_dependency_is_named_and_the_others_are_not(real):
     found = named(dependencies(real, pl.read(frame(1500, 1, linked=False))))
     assert set(found) == {("a", "b")}
