@@ -25,7 +25,7 @@ class Places:
     """What attention needs to know of the slots that are computed, made once for all blocks.
 
     Args:
-        cos, sin: (S, size), see `rotate`; None without rotation.
+        cos, sin: (S, 1, size), see `rotate`; None without rotation.
         future: (S, all) of 0 where a slot may look and -inf where it may not; None for a single slot, which may look
             at all.
     """
@@ -37,18 +37,17 @@ class Places:
     @staticmethod
     def of(start: int, new: int, size: int, like: Tensor, *, rotary: bool = True) -> Places:
         """Of `new` slots from `start` on; size: of a head."""
-        cos, sin = _angles(start, new, size, like) if rotary else (None, None)
+        cos, sin = (a[:, None] for a in _angles(start, new, size, like)) if rotary else (None, None)
         if new == 1:
             return Places(cos, sin, None)
         future = torch.full((new, start + new), -math.inf, dtype=torch.float32, device=like.device).triu(start + 1)
         return Places(cos, sin, future)
 
-    def at(self, slot: int, start: int) -> Places:
-        """Of one slot, of places made for slots from `start` on."""
+    def at(self, slot: int) -> Places:
+        """Of one slot, of places made for all of them."""
         if self.cos is None or self.sin is None:
             return Places(None, None, None)
-        at = slice(slot - start, slot - start + 1)
-        return Places(self.cos[at], self.sin[at], None)
+        return Places(self.cos[slot : slot + 1], self.sin[slot : slot + 1], None)
 
 
 @dataclass(frozen=True)
@@ -109,11 +108,10 @@ class Attention(nn.Module):
         both, v = self.qkv(x).view(b, s, 3 * self.heads, self.size).split([2 * self.heads, self.heads], dim=2)
         if places.cos is None or places.sin is None:
             both = _unit(both)
+        elif torch.is_grad_enabled():
+            both = _UnitTurned.apply(both, places.cos, places.sin)
         else:
-            cos, sin = places.cos[:, None], places.sin[:, None]
-            both = (
-                _UnitTurned.apply(both, cos, sin) if torch.is_grad_enabled() else _turned(both * _scale(both), cos, sin)
-            )
+            both = _turned(_plain(both), places.cos, places.sin)
         q, k = both.transpose(1, 2).chunk(2, dim=1)
         return q * (self.sharp.exp() * self.size**-0.5)[:, None, None].to(q.dtype), k, v.transpose(1, 2)
 
@@ -130,7 +128,8 @@ class Attention(nn.Module):
             end = cache.length + x.shape[1]
             cache.keys[layer, :, :, cache.length : end] = k
             cache.values[layer, :, :, cache.length : end] = v
-            k, v = cache.keys[layer, :, :, :end].to(q.dtype), cache.values[layer, :, :, :end]
+            if cache.length:
+                k, v = cache.keys[layer, :, :, :end].to(q.dtype), cache.values[layer, :, :, :end]
         mixed = self.weights(q, k, places.future).to(v.dtype) @ v
         out: Tensor = self.out(mixed.transpose(1, 2).reshape(x.shape))
         return out
@@ -203,10 +202,9 @@ class Transformer(nn.Module):
     def step(self, x: Tensor, cache: Cache) -> tuple[Tensor, Cache]:
         """x (B, k, width), the slots after those in the cache, to features (B, k, width) and the longer cache."""
         if x.shape[1] == 1:
-            places = cache.places.at(cache.length, 0)
+            places = cache.places.at(cache.length)
         else:
-            size = self.width // self.heads
-            places = Places.of(cache.length, x.shape[1], size, x, rotary=self.rotary)
+            places = Places.of(cache.length, x.shape[1], self.width // self.heads, x, rotary=self.rotary)
         for layer, block in enumerate(self.blocks):
             x = block(x, places, layer, cache)
         return self.norm(x), replace(cache, length=cache.length + x.shape[1])
@@ -254,8 +252,13 @@ def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 def _unit(x: Tensor) -> Tensor:
     """Root mean square 1 along the last axis."""
-    out: Tensor = _Unit.apply(x) if torch.is_grad_enabled() else x * _scale(x)
+    out: Tensor = _Unit.apply(x) if torch.is_grad_enabled() else _plain(x)
     return out
+
+
+def _plain(x: Tensor) -> Tensor:
+    """`_unit` where no gradient is asked for, with one call."""
+    return torch.rms_norm(x, x.shape[-1:], None, 1e-6)
 
 
 def _scale(x: Tensor) -> Tensor:
