@@ -87,6 +87,13 @@ def test_a_region_without_samples_is_named():
     assert gone == set(np.unique(groups[:200]))
 
 
+def test_items_that_are_mostly_alike_make_fewer_regions():
+    real = np.array([[0.0], [1.0]])[np.arange(200) % 2]
+    found, _ = regions(real, real[:50])
+    assert len(found) == 2
+    assert not any(holm([r.p for r in found], 0.05))
+
+
 def test_holm_stops_at_the_first_that_fails():
     assert holm([0.04, 0.01, 0.03], 0.05) == [False, True, False]
     assert holm([], 0.05) == []

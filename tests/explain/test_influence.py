@@ -1,6 +1,7 @@
 """Influence on a small model: planted copies come first, halves foreseen, wrong questions refused."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -200,8 +201,6 @@ def test_wrong_questions(model, digits):
 
 
 def test_items_of_a_table_are_kept_back_unless_asked_for():
-    import pandas as pd
-
     g = np.random.default_rng(0)
     data = pl.read(pd.DataFrame({"a": g.normal(size=90), "b": g.choice(list("xyz"), 90)}))
     fitted = pl.fit(data, "vae", steps=5, watch=False)
@@ -210,8 +209,6 @@ def test_items_of_a_table_are_kept_back_unless_asked_for():
 
 
 def test_a_model_that_counts_is_asked_by_its_likelihood():
-    import pandas as pd
-
     g = np.random.default_rng(0)
     data = pl.read(pd.DataFrame({"a": g.choice(list("uvw"), 90), "b": g.choice(list("xyz"), 90)}))
     report = influence(pl.fit(data, "ngram", watch=False), data=data, halves=4, top=3)
@@ -228,3 +225,19 @@ def test_conditions_reach_the_losses(model, digits):
     y, told = model.event(digits.take(np.arange(6)), Rows(0, torch.arange(6)))
     other = Condition({k: (v + 1) % 10 for k, v in told.values.items()}, told.given)
     assert not np.allclose(item_losses(model.engine, y, told), item_losses(model.engine, y, other))
+
+
+@pytest.mark.parametrize("kind", ["twenty rows", "pictures that are all alike"])
+def test_few_or_equal_items_are_explained_without_a_check(kind):
+    random = np.random.default_rng(0)
+    if kind == "twenty rows":
+        data = pl.read(pd.DataFrame({"a": random.normal(size=20), "b": random.normal(size=20)}))
+    else:
+        data = pl.read(np.full((60, 8, 8), 77, np.uint8))
+    model = pl.fit(data, family="vae", steps=2, watch=False)
+    report = influence(model, data=data)
+    assert report.check is None
+    assert "could not be checked" in report.unjudged
+    assert np.isfinite(report.worth).all()
+    if kind != "twenty rows":  # nobody misses one of many that are all alike
+        assert report.like_random.value < 2

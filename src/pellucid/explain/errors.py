@@ -265,6 +265,8 @@ def regions(real: Floats, made: Floats, *, seed: int = 0) -> tuple[list[Region],
         here = int((of_real[count] == g).sum())
         there = int((of_made == g).sum())
         members = np.flatnonzero(of_real == g)
+        if not len(members):  # of items that are all alike there are fewer groups than were asked for
+            continue
         example = int(members[np.argmin(away[members])])
         p = _two_shares(here, len(count), there, len(made))
         out.append(Region(g, wilson(here, len(count)), wilson(there, len(made)), p, example))

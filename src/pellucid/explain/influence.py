@@ -403,7 +403,8 @@ def _like_random(grounds: Grounds, by: Candidate, query: int, first: Integers, t
 
     def reach(curve: Floats) -> float:
         rising = np.maximum.accumulate(np.concatenate(([0.0], curve)))
-        return float(np.interp(lost, rising, [0, *counts])) * total / n
+        first = np.flatnonzero(np.diff(rising, prepend=-1.0) > 0.0)  # the fewest items that do so much
+        return float(np.interp(lost, rising[first], np.array([0, *counts])[first])) * total / n
 
     ends = [reach(np.quantile(rises, p, axis=1)) for p in (0.9, 0.1)]
     return Interval(reach(np.median(rises, axis=1)), min(ends), max(ends), TIMES)

@@ -5,6 +5,7 @@ The cheapest answer to the question where a sample comes from, and a strong one:
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,9 +31,9 @@ def vectors(space: Space, x: Tensor) -> Floats:
     counts of single symbols and neighbouring pairs, so that the same words at another place are alike.
     """
     if isinstance(space, Real):
-        return np.asarray(x.reshape(len(x), -1).double().cpu().numpy())
+        return np.asarray(x.reshape(len(x), math.prod(x.shape[1:])).double().cpu().numpy())
     if isinstance(space, Tokens):
-        x = x.reshape(len(x), -1).long().cpu()
+        x = x.reshape(len(x), math.prod(x.shape[1:])).long().cpu()
         if isinstance(space.vocab, tuple) or (not space.ends and sum(space.sizes) <= WIDEST):
             return np.concatenate([_corners(x[:, t], v) for t, v in enumerate(space.sizes)], axis=1)
         return _counts(x.numpy(), space)
@@ -82,7 +83,7 @@ class Metric:
         """
         mean = train.mean(axis=0)
         a, b = train - mean, queries - mean
-        if gamma:
+        if gamma and a.any():  # items that are all alike have no directions
             rows = a if len(a) <= WIDEST else a[np.random.default_rng(0).permutation(len(a))[:WIDEST]]
             _, s, V = np.linalg.svd(rows, full_matrices=False)
             v = np.square(s) / len(rows)
