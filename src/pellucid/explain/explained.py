@@ -103,6 +103,8 @@ def explain_sample(
     """
     run = run or Run()
     names = _names(ask)
+    if seed < 0:
+        raise BadInput(f"seed is {seed}", accepted="0 or more, which checks and comparisons can start from, too")
     options = {"influence": {"halves": retrain, "verify": verify, "reveal": reveal}}
     subject = {"data": data, "seed": seed, "index": index, "where": where, "run": run}
     answers: dict[str, Report] = {}

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from pellucid.core.batch import Condition
+from pellucid.core.codec import Constrains
 from pellucid.core.errors import BadInput
 from pellucid.core.interval import Interval, bootstrap, paired_difference
 from pellucid.core.report import (
@@ -218,6 +219,12 @@ def influence(
     data = _checked(model, data, top, halves, verify)
     kept, aside = parted(data, model.recipe["held_out"], model.recipe["seed"])
     draw = _drawn(model, seed, index, where)
+    if verify and draw.route == "completion":
+        raise BadInput(
+            "a sample that was drawn around what is known cannot be drawn again without some items",
+            accepted="words that are conditions of the model, or none",
+            next="Ask without verify.",
+        )
     train_items = data.take(kept)
     x, known = model.codec.encode(train_items), model.codec.known(train_items)
     if len(aside) >= 8:
@@ -303,10 +310,17 @@ def _checked(model: Fitted, data: Items | None, top: int, halves: int, verify: b
 def _drawn(model: Fitted, seed: int, index: int, where: Mapping[str, object] | None) -> Draw:
     if index < 0:
         raise BadInput(f"index is {index}", accepted="0 or more")
-    if set(where or {}) <= set(model.codec.conditions):
+    watched = isinstance(model.codec, Constrains) and bool(model.codec.watched())
+    if set(where or {}) <= set(model.codec.conditions) and not watched:
         return model.sample(ids=[index], seed=seed, where=where)
-    found = model.sample(index + 1, seed=seed, where=where)
-    return model.sample(ids=found.ids[index:], seed=seed)
+    found = model.sample(index + 1, seed=seed, where=where)  # drawn again by its id alone it would be another sample
+    return replace(
+        found,
+        items=found.items.take([index]),
+        x=found.x[index:],
+        condition=found.condition.take(slice(index, None)),
+        ids=found.ids[index:],
+    )
 
 
 def _event(model: Fitted, x: torch.Tensor) -> torch.Tensor:

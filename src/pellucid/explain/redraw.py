@@ -15,6 +15,7 @@ from torch import Tensor
 
 from pellucid.core.batch import Condition
 from pellucid.core.capabilities import How, Samples
+from pellucid.core.codec import Constrains
 from pellucid.core.errors import BadInput, MissingCapability
 from pellucid.core.rows import Rows
 from pellucid.core.trace import Silent
@@ -54,8 +55,15 @@ def told(model: Fitted, seed: int, index: int, where: Mapping[str, object] | Non
     how, where = how or model.how(), dict(where or {})
     asked = {k: v for k, v in where.items() if k in model.codec.conditions}
     ids = torch.tensor([index])
-    if len(asked) < len(where):  # met by rejection: the sample of this index has another id
-        ids = model.sample(index + 1, seed=seed, where=where, how=how).ids[index:]
+    watched = isinstance(model.codec, Constrains) and bool(model.codec.watched())
+    if len(asked) < len(where) or watched:  # met by rejection: the sample of this index has another id
+        found = model.sample(index + 1, seed=seed, where=where, how=how)
+        if found.route == "completion":
+            raise BadInput(
+                "a row that was drawn around what is known cannot be drawn again otherwise",
+                accepted="words that are conditions of the model, or none",
+            )
+        ids = found.ids[index:]
     draw = model.sample(ids=ids, seed=seed, where=asked, how=how)
     other = {k: str(v) for k, v in where.items() if k not in asked}
     return Told(draw.items, draw.condition, how, int(ids[0]), words_for(model, draw.condition) | other, other)
