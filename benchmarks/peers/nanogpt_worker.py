@@ -10,7 +10,7 @@ Written here from the published description of that recipe (4 layers, 4 heads, 1
 dropout 0, no biases, GELU, learned positions, one table for both ends, fused attention, AdamW 1e-3 with betas .9 and
 .99 and decay .1 on matrices, 100 steps of warm-up, a cosine to 1e-4, clip at 1); nothing is copied, and the code that
 is measured is this file, not theirs. Generation has no cache, as theirs has none: every symbol is a pass over the last
-64. `fit` plans the cosine to end with the budget.
+64. In `fit` the cosine follows the clock and ends with the budget.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import json
 import math
 import sys
 import time
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -72,13 +73,13 @@ class GPT(nn.Module):
 
 
 class Trainer:
-    """The model on a text, and one step of its training."""
+    """The model on a text, and one step of its training; `part` says how much of the budget is spent."""
 
-    def __init__(self, job: dict[str, Any], planned: int) -> None:
+    def __init__(self, job: dict[str, Any], part: Callable[[], float]) -> None:
         torch.manual_seed(job["seed"])
         codes = torch.load(job["data"], weights_only=True)
         self.train, self.held, symbols = codes["train"], codes["held"], int(codes["symbols"])
-        self.model, self.planned, self.k = GPT(symbols), planned, 0
+        self.model, self.part, self.k = GPT(symbols), part, 0
         self.batch, self.bfloat = job.get("batch", BATCH), job.get("precision") == "bfloat16"
         matrices = [p for p in self.model.parameters() if p.ndim >= 2]
         others = [p for p in self.model.parameters() if p.ndim < 2]
@@ -88,10 +89,9 @@ class Trainer:
     def step(self) -> None:
         starts = torch.randint(len(self.train) - CONTEXT, (self.batch,))
         window = self.train[starts[:, None] + torch.arange(CONTEXT + 1)]
-        warm, part = min(1.0, (self.k + 1) / (WARMUP + 1)), (self.k - WARMUP) / max(1, self.planned - WARMUP)
-        fallen = LEAST + (RATE - LEAST) * 0.5 * (1 + math.cos(math.pi * min(1.0, max(0.0, part))))
+        fallen = LEAST + (RATE - LEAST) * 0.5 * (1 + math.cos(math.pi * min(1.0, self.part())))
         for group in self.optimizer.param_groups:
-            group["lr"] = RATE * warm if self.k < WARMUP else fallen
+            group["lr"] = RATE * (self.k + 1) / (WARMUP + 1) if self.k < WARMUP else fallen
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.bfloat):
             logits = self.model(window[:, :-1])
             loss = functional.cross_entropy(logits.flatten(0, 1), window[:, 1:].flatten())
@@ -114,24 +114,18 @@ class Trainer:
 
 
 def fit(job: dict[str, Any]) -> dict[str, Any]:
-    """Train for the job's CPU seconds; a short calibration plans the schedule."""
-    trial = Trainer(job, 30)
-    times = []
-    for _ in range(30):
-        began = time.process_time()
-        trial.step()
-        times.append(time.process_time() - began)
-    planned = max(1, int(job["seconds"] * 0.985 / sorted(times)[15]))
-    trainer, began = Trainer(job, planned), time.process_time()
-    while trainer.k < planned and time.process_time() - began < job["seconds"]:
+    """Train for the job's CPU seconds; the cosine follows the clock, so that it ends with the budget."""
+    began = time.process_time()
+    trainer = Trainer(job, lambda: (time.process_time() - began) / job["seconds"])
+    while time.process_time() - began < job["seconds"]:
         trainer.step()
     used = time.process_time() - began
-    return {"nats": trainer.loss(), "steps": trainer.k, "planned": planned, "cpu_seconds": used, **about(trainer.model)}
+    return {"nats": trainer.loss(), "steps": trainer.k, "cpu_seconds": used, **about(trainer.model)}
 
 
 def turns(job: dict[str, Any]) -> None:
     """Answer each line {"steps": n} with the CPU seconds that n steps took; an empty line ends."""
-    trainer = Trainer(job, 100_000)
+    trainer = Trainer(job, lambda: 0.0)
     print(json.dumps(about(trainer.model)), flush=True)
     for line in sys.stdin:
         if not line.strip():

@@ -35,6 +35,8 @@ from pellucid.training.schedule import Schedule
 from pellucid.training.step import Step
 from pellucid.training.walk import Walk
 
+REPLAN = 50  # steps between two looks at the clock
+
 
 class Trainer:
     """An engine on windows of a text, and its walk; the first symbol of a window is read and not scored by the peer."""
@@ -92,11 +94,19 @@ def fit(job: dict[str, Any]) -> dict[str, Any]:
             walk.move(k, trial.schedule)
             times.append(time.process_time() - began)
     planned = max(1, int((job["seconds"] - trial.prepared) * 0.97 / sorted(times)[12]))
-    trainer, k = Trainer(job, planned), 0
+    trainer, k, end = Trainer(job, planned), 0, job["seconds"]
     with matmul_route(trainer.arithmetic.matmul), trainer.walk() as walk:
-        while k < planned and time.process_time() - trainer.began < job["seconds"]:
+        at, since = time.process_time() - trainer.began, 0
+        while k < trainer.schedule.steps and time.process_time() - trainer.began < end:
             walk.move(k, trainer.schedule)
             k += 1
+            if (
+                k - since == REPLAN
+            ):  # as the loop of `fit` does when the clock will not suffice, or will leave time over
+                now = time.process_time() - trainer.began
+                steps = k + max(1, int((0.995 * end - now) / ((now - at) / REPLAN)))
+                trainer.schedule = trainer.schedule.replan(k, steps)
+                at, since = now, k
         used = time.process_time() - trainer.began
         assert walk.average is not None
         walk.average.put()

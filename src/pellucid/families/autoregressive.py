@@ -210,7 +210,7 @@ class AutoregressiveEngine(nn.Module, Learns, Surveys, Samples, Scores, Spells, 
             nn.init.ones_(self.trust.bias)
 
     def turns(self) -> tuple[Turn, ...]:
-        tables = [self.symbol.weight, self.head.weight] if is_text(self.space) else []
+        tables = [p for m in (self.symbol, self.head) for p in m.parameters()] if is_text(self.space) else []
         return (Turn("next symbol", list(self.parameters()), self.losses, tables=tables),)
 
     def survey(self, rows: Callable[[Tensor], Batch], items: int) -> None:

@@ -182,7 +182,7 @@ class _Asked(torch.autograd.Function):
     """A look into the tables, which has no gradient; under vmap all rows are looked up at once."""
 
     @staticmethod
-    def forward(tokens: Tensor, ids: Tensor, prior: NGramPrior) -> Tensor:  # type: ignore[override]
+    def forward(tokens: Tensor, ids: Tensor, prior: NGramPrior) -> Tensor:
         found = prior._answer(tokens.cpu().numpy(), ids.cpu().numpy())
         return torch.from_numpy(found).to(tokens.device)
 

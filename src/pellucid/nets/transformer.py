@@ -279,7 +279,7 @@ class _Unit(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(x: Tensor) -> Tensor:
         return x * _scale(x)
 
     @staticmethod
@@ -299,7 +299,7 @@ class _UnitTurned(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         return _turned(x * _scale(x), cos, sin)
 
     @staticmethod

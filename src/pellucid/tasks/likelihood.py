@@ -175,7 +175,8 @@ def _spelled(model: Fitted, items: Data, seed: int) -> Likelihood:
     assert isinstance(model.codec, TextCodec)
     codec, text = model.codec, items.whole()
     symbols = codec.symbols(text).astype(np.int64)
-    in_blocks, shared = None, ()
+    in_blocks: float | None = None
+    shared: tuple[tuple[str, float], ...] = ()
     if codec.form == "running":
         at = np.concatenate([np.arange(s, s + n) for s, n in zip(text.starts, text.lengths, strict=True)])
         own = symbols[at]
