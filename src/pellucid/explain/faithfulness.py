@@ -38,8 +38,27 @@ class Faithfulness:
     @property
     def passed(self) -> bool:
         """Clearly above the baseline, and near enough to the ceiling."""
-        above = self.score.low > self.baseline.high if self.margin is None else self.margin.low > 0.0
-        return above and self.score.value >= self.share * self.ceiling
+        return self._above and self._near
+
+    @property
+    def _near(self) -> bool:
+        return self.score.value >= self.share * self.ceiling
+
+    @property
+    def _above(self) -> bool:
+        return self.score.low > self.baseline.high if self.margin is None else self.margin.low > 0.0
+
+    def lacks(self) -> str:
+        """Why the check failed, in words; empty where it passed.
+
+        >>> sure, guess = Interval(0.7, 0.6, 0.8, 64), Interval(0.1, 0.05, 0.2, 64)
+        >>> Faithfulness("Does it hold?", sure, 1.0, guess, "a guess").lacks()
+        'It is not within reach of the ceiling: 0.90 was needed'
+        """
+        lacking = [] if self._above else [f"it is not surely above {self.alternative}"]
+        if not self._near:
+            lacking.append(f"it is not within reach of the ceiling: {self.share * self.ceiling:.2f} was needed")
+        return _capital(" and ".join(lacking))
 
     def verdict(self) -> Verdict:
         """The judgement with its numbers."""
@@ -54,7 +73,9 @@ class Faithfulness:
         if self.passed:
             return Verdict("ok", f"Faithfulness check passed. {self.question} {_capital(numbers)}.")
         return Verdict(
-            "fail", f"Faithfulness check failed: do not rely on this explanation. {self.question} {_capital(numbers)}."
+            "fail",
+            f"Faithfulness check failed: do not rely on this explanation. {self.question} {_capital(numbers)}. "
+            f"{self.lacks()}.",
         )
 
     def blocks(self) -> tuple[Block, ...]:
