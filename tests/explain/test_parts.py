@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -256,3 +257,20 @@ def test_a_flow_of_numbers_is_asked_for_its_conditionals() -> None:
     assert found.route == "rest"
     assert found.capability == "Scores"
     assert found.exactness == "exact"
+
+
+def test_columns_that_a_constraint_keeps_together_are_one_part(rows: TableData) -> None:
+    """They are learned as one symbol: no column of them can be blamed alone, and none is left out."""
+    bound = read_table(linked(300, 0), constraints=["together: kind, colour"])
+    found = parts(fit(bound, NGram(order=4), held_out=0.2), items=bound, index=3, share=False)
+    kept = [name for name in rows.frame.columns if name not in ("kind", "colour")]
+    assert sorted(found.places.names) == sorted(["kind & colour", *kept])
+    value = found.places.values[found.places.names.index("kind & colour")]
+    assert value == f"{bound.frame['kind'][3]} & {bound.frame['colour'][3]}"
+    assert found.check is not None
+
+
+def test_amounts_are_written_without_the_dust_of_rounding(counts: Fitted, rows: TableData) -> None:
+    found = parts(counts, items=rows, index=0, share=False)
+    table = replace(found, usual=found.usual * 0 + 2.4e-08)
+    assert "e-08" not in table.to_text()

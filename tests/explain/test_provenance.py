@@ -117,7 +117,7 @@ def report() -> ProvenanceReport:
 def test_a_copied_sentence_is_found_with_its_source_and_marked(report: ProvenanceReport) -> None:
     assert report.longest is not None
     assert report.longest.text.strip() == sentences(300, 0)[17]
-    assert report.longest.source == "item 17, place 0"
+    assert report.longest.source == "item 17, place 1"
     assert report.found[0].copied == report.longest.copied, "the most surprising run is the copy"
     assert report.as_long is not None
     assert report.as_long.high < 0.05

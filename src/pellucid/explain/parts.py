@@ -151,7 +151,7 @@ class PartsReport(Report):
         for k in self.order[:SHOWN]:
             i = self.above[k]
             seen = Measured(i.value, i.low, i.high, n=i.n, kind="Wilson 95%")
-            amounts = (float(self.amount[k]), float(self.usual[k]))
+            amounts = (round(float(self.amount[k]), 4), round(float(self.usual[k]), 4))
             rows.append((self.places.names[k], self.places.values[k], *amounts, seen))
         more = f"The {SHOWN} most unusual of {len(self.places):,}." if len(self.places) > SHOWN else ""
         columns = (self.places.kind, "value", f"this item ({self.unit})", "usual there", "as unusual, of real items")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -23,7 +24,7 @@ from pellucid.domains.text_files import TextData
 if TYPE_CHECKING:
     from pellucid.model import Data, Fitted
 
-__all__ = ["Places", "fields_of", "places_of"]
+__all__ = ["Places", "cell_in_words", "fields_of", "places_of"]
 
 PROBES = 64  # items whose values are tried
 
@@ -96,6 +97,15 @@ def places_of(model: Fitted, item: Data, y: Tensor, others: Data) -> Places:
     return _numbers(y, space if isinstance(space, Tokens) else None)
 
 
+def cell_in_words(value: object) -> str:
+    """A cell as people write it: days without a time of day, and gaps by name.
+
+    >>> cell_in_words(pd.Timestamp("2022-08-07")), cell_in_words(float("nan")), cell_in_words(7)
+    ('2022-08-07', 'missing', '7')
+    """
+    return "missing" if pd.isna(value) else str(value).removesuffix(" 00:00:00")  # type: ignore[call-overload]
+
+
 def _numbers(y: Tensor, symbols: Tokens | None) -> Places:
     """Parts of an event of which nothing is known but itself."""
     flat, kind = y[0].flatten().tolist(), "symbol" if symbols is not None else "number"
@@ -109,29 +119,40 @@ def _singles(n: int) -> tuple[Tensor, ...]:
 
 
 def fields_of(codec: TableCodec) -> dict[str, Tensor]:
-    """Positions in the codec's event of each column that changes."""
+    """Positions in the codec's event of each column that changes; columns kept together by a constraint are one."""
+    return {" & ".join(columns): torch.tensor(at) for at, columns in _learned_as(codec).items()}
+
+
+def _learned_as(codec: TableCodec) -> dict[tuple[int, ...], list[str]]:
+    """Positions -> the columns that are learned there: several where they make one symbol."""
     space: Mixed = codec.space
     at, spans = 0, {}
     for field in space.fields:
         spans[field.name] = torch.arange(at, at + field.space.size)
         at += field.space.size
     groups = {c.name: codec.fields(c.name) for c in codec.columns}
-    return {name: torch.cat([spans[f.name] for f in fields]) for name, fields in groups.items() if fields}
+    found: dict[tuple[int, ...], list[str]] = {}
+    for name, fields in groups.items():
+        if fields:
+            found.setdefault(tuple(torch.cat([spans[f.name] for f in fields]).tolist()), []).append(name)
+    return found
 
 
 def _columns(model: Fitted, codec: TableCodec, item: TableData, others: Data) -> Places:
     x = codec.encode(others.take(range(min(PROBES, len(others)))))  # type: ignore[arg-type]
     rows = Rows(0, torch.arange(len(x))).fork("places")
     y = model.bridge.there(x, rows).flatten(1)
-    names, groups, taken = [], [], torch.zeros(y.shape[1], dtype=torch.int64)
-    for name, fields in fields_of(codec).items():
+    names, values, groups, taken = [], [], [], torch.zeros(y.shape[1], dtype=torch.int64)
+    for at, columns in _learned_as(codec).items():
+        fields = torch.tensor(at)
         changed = torch.zeros(y.shape[1], dtype=torch.bool)
         for shift in (1, 7, 23):
             tried = x.clone()
             tried[:, fields] = x.roll(shift, 0)[:, fields]
             changed |= (model.bridge.there(tried, rows).flatten(1) != y).any(0)
         if bool(changed.any()):
-            names.append(name)
+            names.append(" & ".join(columns))
+            values.append(" & ".join(cell_in_words(item.frame[name].iloc[0]) for name in columns))
             groups.append(changed.nonzero()[:, 0])
             taken += changed.long()
     if int(taken.max()) > 1:
@@ -140,8 +161,7 @@ def _columns(model: Fitted, codec: TableCodec, item: TableData, others: Data) ->
             accepted="a model of the columns themselves",
             why="Each number there depends on several columns.",
         )
-    values = tuple(str(item.frame[name].iloc[0]) for name in names)
-    return Places("column", tuple(names), values, tuple(groups))
+    return Places("column", tuple(names), tuple(values), tuple(groups))
 
 
 def _pixels(model: Fitted, item: Pictures, y: Tensor) -> Places:

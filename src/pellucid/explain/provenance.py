@@ -120,6 +120,8 @@ class ProvenanceReport(Report):
                 out.append(Verdict("warn", "So long a copy is rare in real items that were not trained on."))
             elif self.longest.copied.length == self.size:
                 out.append(Verdict("note", "The whole sample stands in the training data, as some real items do."))
+        if self.unit == "cells":
+            out.append(Prose("The cells of this row whose values stand somewhere in the training data:"))
         out += [Code(self.text), Heading("What stands in the training data", 3), self._passages()]
         if not self.private and self.found:
             out.append(Verdict("note", "This page quotes training data: think of whose it is before you pass it on."))
@@ -362,7 +364,7 @@ def _passage(spelling: Spelling, own: Whole, run: Copied) -> Passage:
     joint = "" if spelling.unit in ("characters", "bytes", "words") else " "
     before = there[max(0, place - AROUND) : place]
     after = there[place + run.length : place + run.length + AROUND]
-    source = f"{spelling.names[item]}, place {place:,}"
+    source = f"{spelling.names[item]}, place {place + 1:,}"
     if spelling.private:
         return Passage(run, spelling.read(own[run.start : run.end]), spelling.names[item], "", "")
     left = spelling.read(before) + joint if len(before) else ""

@@ -98,14 +98,14 @@ class SaliencyReport(Report):
         if lost <= 2.0 * error or lost < 0.01:
             return f"{said} It rests on no single one of the others: taking any one away changes next to nothing."
         factor = float(np.exp(min(lost, 30.0)))
-        times = "more than a million times" if factor > 1e6 else f"{factor:.1f} times"
+        times = "more than a million times" if factor > 1e6 else f"{factor:.{1 if factor >= 2.0 else 2}f} times"
         return (
             f"{said} It rests most on **{self.places.said(first)}**: without that it would be {times} less likely "
             f"({lost:.2f} nats{f', give or take {1.96 * error:.2f}' if error else ''})."
         )
 
     def _table(self) -> Table:
-        columns = ["symbol", "nats lost without it"]
+        columns = [self.places.kind, "nats lost without it"]
         columns += ["by gradients"] * (self.slope is not None) + ["attention"] * (self.looks is not None)
         rows: list[tuple[Cell, ...]] = []
         for k in self.order[:SHOWN]:

@@ -18,6 +18,7 @@ from pellucid.domains.frames import TableData
 from pellucid.domains.pictures import Pictures
 from pellucid.domains.pieces import joined, visible
 from pellucid.domains.text_files import TextData
+from pellucid.explain.places import cell_in_words
 
 __all__ = ["Sequences", "Spelling", "spelling_of"]
 
@@ -137,7 +138,7 @@ def _of_table(items: TableData, called: tuple[str, ...]) -> Spelling:
         missing = [name for name in columns if name not in others.frame.columns]
         if missing:
             raise BadInput(f"the table has no column '{missing[0]}'", accepted=", ".join(columns))
-        said = [[(name, str(value)) for value in others.frame[name].astype(object)] for name in columns]
+        said = [[(name, cell_in_words(value)) for value in others.frame[name].astype(object)] for name in columns]
         return [list(row) for row in zip(*said, strict=True)]
 
     rows = cells(items)
