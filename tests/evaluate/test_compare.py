@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from pellucid.core.errors import BadInput, Stopped
 from pellucid.core.report import Table
 from pellucid.core.run import Event, Run
+from pellucid.domains.frames import read_table
 from pellucid.domains.read import read
 from pellucid.evaluate.compare import compare, compare_models, divide
 from pellucid.evaluate.compare_report import CompareReport, lead
-from pellucid.evaluate.metrics import PICTURES, TABLES, Metric, Reading, Result
+from pellucid.evaluate.metrics import PICTURES, TABLES, Contestant, Metric, Reading, Result
 from pellucid.evaluate.resampling import Absent, Estimate, halves, of_rows
 from tests.evaluate.made import bars, people, replaying, uniform
 
@@ -211,3 +213,18 @@ def test_compare_reads_digits() -> None:
 def test_an_estimate_keeps_to_its_limits() -> None:
     low = Estimate(0.01, np.linspace(-0.1, 0.1, 50), 50, (0.0, 1.0)).interval()
     assert low.low == 0.0
+
+
+def test_rows_with_missing_cells_of_every_kind_are_shown() -> None:
+    """A gap of a whole-number column is pandas' NA, which is neither true nor false."""
+    frame = pd.DataFrame(
+        {
+            "age": pd.array([30, None, 41], dtype="Int64"),
+            "city": pd.array(["Rome", None, "Bonn"], dtype="string"),
+            "day": pd.to_datetime(["2024-01-02", None, "2024-01-05"]),
+            "price": [1.5, float("nan"), 2.5],
+        }
+    )
+    shown = CompareReport((Contestant("real", "real", read_table(frame)),), (), {}, {}, (), 3, 0, {}, ())._shown()
+    (table,) = [b for b in shown if isinstance(b, Table)]
+    assert [list(row) for row in table.rows][:2] == [["30", "Rome", "2024-01-02", "1.5"], ["", "", "", ""]]

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import cast
 
 import numpy as np
+import pandas as pd
 
 from pellucid.core.errors import BadInput, nearest
 from pellucid.core.interval import Difference, Interval
@@ -245,7 +246,8 @@ class CompareReport(Report):
             elif isinstance(items, TableData):
                 frame = items.frame.iloc[:SHOWN_ROWS, :SHOWN_COLUMNS]
                 cells = [
-                    ["" if v != v or v is None else str(v) for v in row] for row in frame.astype(object).to_numpy()
+                    ["" if pd.isna(v) else str(v).removesuffix(" 00:00:00") for v in row]  # of days, no time of day
+                    for row in frame.astype(object).to_numpy()
                 ]
                 blocks.append(Table(tuple(map(str, frame.columns)), cells, caption=contestant.name))
         said = Prose(f"The first ones of each, in the order of seed {self.seed}; none was chosen.")
