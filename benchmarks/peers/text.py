@@ -69,7 +69,7 @@ def losses(shared: dict[str, Any], folder: Path, seconds: float, seeds: int, sid
         for side in sides:
             script, job = FITS[side]
             told = run_job(script, "fit", {**shared, **job, "seconds": seconds, "seed": seed}, folder, "fit")
-            told["nats"] = round(told.get("nats", told.get("blocks")), 4)
+            told["nats"] = round(float(told["nats" if "nats" in told else "blocks"]), 4)
             print(f"  {side}, seed {seed}, {seconds:g} CPU-s: {told['nats']} ({told['steps']} steps)", flush=True)
             found[side].append({"seed": seed, **told})
     rows = {}

@@ -166,7 +166,9 @@ def test_a_run_is_saved_loaded_and_says_how_much_each_part_gave(tmp_path: Path) 
     one, two = likelihood(model, data), likelihood(again, data)
     assert one.nats == pytest.approx(two.nats)
     assert dict(one.parts).keys() == {"network", "n-gram"}
-    over = math.log(model.codec.space.symbols) - one.blocks_nats_per_symbol  # type: ignore[attr-defined, operator]
+    assert isinstance(model.codec.space, Tokens)
+    assert one.blocks_nats_per_symbol is not None
+    over = math.log(model.codec.space.symbols) - one.blocks_nats_per_symbol
     assert sum(share for _, share in one.parts) == pytest.approx(over, abs=1e-4)
     assert dict(one.parts)["n-gram"] > dict(one.parts)["network"], "after 12 steps the counts do the work"
     assert "n-gram" in one.to_text()
