@@ -221,10 +221,13 @@ def test_rows_with_missing_cells_of_every_kind_are_shown() -> None:
         {
             "age": pd.array([30, None, 41], dtype="Int64"),
             "city": pd.array(["Rome", None, "Bonn"], dtype="string"),
-            "day": pd.to_datetime(["2024-01-02", None, "2024-01-05"]),
+            "day": pd.to_datetime(pd.Series(["2024-01-02", None, "2024-01-05"])),
             "price": [1.5, float("nan"), 2.5],
         }
     )
-    shown = CompareReport((Contestant("real", "real", read_table(frame)),), (), {}, {}, (), 3, 0, {}, ())._shown()
-    (table,) = [b for b in shown if isinstance(b, Table)]
+    rows = read_table(frame)
+    contestants = (Contestant("made", "model", rows), Contestant("real, unseen", "real", rows))
+    shown = CompareReport(contestants, (), {}, {}, (), 3, 0, {}, ())._shown()
+    (table,) = [b for b in shown if isinstance(b, Table)]  # real rows are about somebody
+    assert table.caption == "made"
     assert [list(row) for row in table.rows][:2] == [["30", "Rome", "2024-01-02", "1.5"], ["", "", "", ""]]

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from pellucid.catalog import families as every_family
 from pellucid.catalog import family_class
-from pellucid.core.capabilities import parameters_of
+from pellucid.core.described_model import learned_numbers
 from pellucid.core.errors import BadInput, PellucidError, Stopped
 from pellucid.core.run import Progress, Run
 from pellucid.domains.pictures import Pictures
@@ -246,7 +246,7 @@ def _cost(contestant: Contestant, bits: Result) -> Cost:
     seconds = model.recipe.get("seconds")
     return Cost(
         contestant.name,
-        parameters_of(model.engine),
+        learned_numbers(model.engine),
         None if seconds is None else float(seconds),
         contestant.seconds,
         bits.estimate.kind.replace("upper_", "") if isinstance(bits, Reading) else "none",

@@ -243,7 +243,7 @@ class CompareReport(Report):
                 some = items.take(np.arange(min(SHOWN, len(items))))
                 alt = f"The first {len(some)} pictures of {contestant.name}"
                 blocks.append(Pictures(some.shown(), columns=4, caption=contestant.name, alt=alt))
-            elif isinstance(items, TableData):
+            elif isinstance(items, TableData) and contestant.role == "model":
                 frame = items.frame.iloc[:SHOWN_ROWS, :SHOWN_COLUMNS]
                 cells = [
                     ["" if pd.isna(v) else str(v).removesuffix(" 00:00:00") for v in row]  # of days, no time of day
@@ -251,6 +251,8 @@ class CompareReport(Report):
                 ]
                 blocks.append(Table(tuple(map(str, frame.columns)), cells, caption=contestant.name))
         said = Prose(f"The first ones of each, in the order of seed {self.seed}; none was chosen.")
+        if any(isinstance(c.items, TableData) for c in self.contestants):
+            said = Prose(f"{said.text} Real rows are about somebody, so none of them is printed here.")
         pictures = [b for b in blocks if isinstance(b, Pictures)]
         return (said, Row(pictures)) if pictures else (said, *blocks)
 
