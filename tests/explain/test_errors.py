@@ -117,3 +117,10 @@ def test_too_few_items(real):
     small = real.take(np.arange(60))
     with pytest.raises(BadInput, match="there are 60 items"):
         errors(pl.fit(small, "vae", steps=1, watch=False), data=small)
+
+
+def test_identifiers_are_no_dependency():
+    table = frame(300, 0)
+    table["customer_id"] = [f"C-{i:05d}" for i in range(300)]
+    data = pl.read(table)
+    assert not [d for d in dependencies(data, data) if "customer_id" in d.pair]

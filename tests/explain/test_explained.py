@@ -79,3 +79,13 @@ def test_the_sample_that_is_explained_is_the_one_that_was_asked_for(family, wher
             told(model, 5, 2, where, None)
         with pytest.raises(BadInput, match="drawn around what is known"):
             influence(model, seed=5, where=where, data=pl.read(frame, target="y"), verify=True)
+
+
+def test_an_explanation_can_be_stopped(vae, digits):
+    from pellucid.core.errors import Stopped
+    from pellucid.core.run import Run
+
+    run = Run()
+    run.stop()
+    with pytest.raises(Stopped):
+        explain_sample(vae, digits, ask=["process"], run=run)

@@ -241,3 +241,12 @@ def test_few_or_equal_items_are_explained_without_a_check(kind):
     assert np.isfinite(report.worth).all()
     if kind != "twenty rows":  # nobody misses one of many that are all alike
         assert report.like_random.value < 2
+
+
+def test_a_running_text_has_no_items(tmp_path):
+    path = tmp_path / "tale.txt"
+    path.write_text("once upon a time there was a king who had a golden ball. " * 60)
+    data = pl.read(path)
+    model = pl.fit(data, "ngram", watch=False)
+    with pytest.raises(MissingCapability, match=r"windows overlap.*--ask provenance"):
+        influence(model, data=data)

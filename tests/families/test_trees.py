@@ -413,3 +413,15 @@ def test_the_same_seed_gives_the_same_model_and_another_another() -> None:
     tables = [m.engine.tables()["model.values"] for m in engines]  # type: ignore[operator]
     assert torch.equal(tables[0], tables[1])
     assert tables[0].shape != tables[2].shape or not torch.equal(tables[0], tables[2])
+
+
+def test_questions_that_are_too_deep_or_too_many_are_refused() -> None:
+    """A small file may not ask for much memory: a chain of questions, each under the one before."""
+    many = 2000
+    tables = dict(Forest.empty().tensors())
+    node = np.arange(many)
+    tables |= {"if_left": -1 - node, "if_right": np.where(node < many - 1, node + 1, -1 - many)}
+    tables |= {"trees": np.zeros(many, np.int64), "base": np.zeros(many)}
+    tables |= {"end": np.arange(many + 1), "share": np.ones(many + 1)}
+    with pytest.raises(BadInput, match="tables are no questions"):
+        Dichotomies.of_tensors(tables, np.array([4]), many + 1)

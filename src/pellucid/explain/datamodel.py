@@ -123,10 +123,10 @@ def require_refit(model: Fitted) -> None:
         if recipe.get(name) is not None:
             raise BadInput(
                 f"the model {what}, so it cannot be trained again on a part of its data",
-                next="Ask without retraining: retrainings=0.",
+                next="Ask without training again: no --retrain and no --verify.",
             )
     if model.family is None or "training" not in recipe:
-        raise BadInput("an adopted model has no recipe to be trained again by", next="Ask without: retrainings=0.")
+        raise BadInput("an adopted model has no recipe to be trained again by", next="Ask without training again.")
 
 
 def refit(model: Fitted, examples: Examples, *, seed: int, run: Run) -> nn.Module:

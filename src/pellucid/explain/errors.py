@@ -283,7 +283,9 @@ def _two_shares(a: int, n: int, b: int, m: int) -> float:
 
 def dependencies(real: TableData, made: TableData) -> list[Dependency]:
     """Every pair of columns in both tables, with the error of the difference from parts of the rows left out."""
-    names = [c.name for c in real.columns if c.kind not in ("constant", "empty") and c.name in made.frame.columns]
+    names = [
+        c.name for c in real.columns if c.kind not in ("constant", "empty", "key") and c.name in made.frame.columns
+    ]
     codes = {name: _coded(real.frame[name], made.frame[name]) for name in names}
     usable = [name for name in names if codes[name][2] > 1]
     out = []

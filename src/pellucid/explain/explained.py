@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pellucid.catalog import EXPLANATIONS, explanation
-from pellucid.core.errors import BadInput, MissingCapability, nearest
+from pellucid.core.errors import BadInput, MissingCapability, Stopped, nearest
 from pellucid.core.report import Block, Details, Heading, Prose, Report, Table
 from pellucid.core.run import Run
 from pellucid.explain.glossary import TERMS
@@ -111,6 +111,10 @@ def explain_sample(
     missing: dict[str, str] = {}
     for name in names:
         asked = explanation(name)
+        if run.stopping():
+            stopped = Stopped("the explanation was stopped", next="Nothing was written.")
+            vars(stopped)["exit_code"] = run.stop_code()
+            raise stopped
         try:
             answers[name] = asked(model, **_taken(asked, subject | options.get(name, {})))
         except MissingCapability as error:
@@ -122,7 +126,7 @@ def explain_sample(
     if not answers:
         raise BadInput(
             f"none of {', '.join(names)} can be answered here",
-            accepted=", ".join(QUESTIONS),
+            accepted=", ".join(q for q in QUESTIONS if q in EXPLANATIONS and q not in names) or "none",
             why=" ".join(missing.values()),
         )
     return Explained(f"sample {index} of seed {seed}", answers, missing)

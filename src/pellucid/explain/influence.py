@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from pellucid.core.batch import Condition
 from pellucid.core.codec import Constrains
-from pellucid.core.errors import BadInput
+from pellucid.core.errors import BadInput, MissingCapability
 from pellucid.core.interval import Interval, bootstrap, paired_difference
 from pellucid.core.report import (
     Bars,
@@ -38,6 +38,7 @@ from pellucid.core.rows import Rows
 from pellucid.core.run import Run
 from pellucid.domains.frames import TableData
 from pellucid.domains.pictures import Pictures
+from pellucid.domains.text_files import TextData
 from pellucid.explain.datamodel import (
     Retrained,
     item_losses,
@@ -117,9 +118,10 @@ class InfluenceReport(Report):
 
     def blocks(self) -> tuple[Block, ...]:
         r = self.like_random
+        least = "at least " if r.value >= 0.999 * SHARES[-1] * self.total else ""  # more were not tried
         opening = (
             f"Of {self.total:,} training items, the **{len(self.top)}** named below do most for this sample. Losing "
-            f"them would leave it as badly known as losing **{r.value:,.0f}** items at random "
+            f"them would leave it as badly known as losing {least}**{r.value:,.0f}** items at random "
             f"(between {r.low:,.0f} and {r.high:,.0f}).{self.same}"
         )
         out: list[Block] = [Prose(opening)]
@@ -290,6 +292,13 @@ def _near(grounds: Grounds, query: int) -> Integers:
 
 def _checked(model: Fitted, data: Items | None, top: int, halves: int, verify: bool) -> Items:
     require_losses(model)
+    asked = model.data if data is None else data
+    if isinstance(asked, TextData) and asked.form == "running":
+        raise MissingCapability(
+            "a running text has no items that could be where a sample comes from",
+            why="Its windows overlap, so each is covered by the next.",
+            next="Ask which passages are copied: --ask provenance.",
+        )
     if halves or verify:
         require_refit(model)
     data = model.data if data is None else data

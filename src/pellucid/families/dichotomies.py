@@ -36,6 +36,10 @@ FEWEST_ANSWERS = 8  # learning rows of either answer that a question needs to be
 AXIS_TURNS = 20  # of the power method
 
 
+MOST_LEVELS = 256  # of questions under questions in a bundle; thousands of symbols make some dozens
+MOST_PLACES = 2**18  # questions times the most trees that one of them has
+
+
 @dataclass(frozen=True, kw_only=True)
 class Boosting:
     """How each question is learned.
@@ -149,6 +153,7 @@ class Dichotomies:
             ends = np.sort(-1 - child[child < 0]) if many else np.zeros(1, np.int64)
             fits = fits and bool((ends == np.arange(many + 1)).all())
             fits = fits and bool(np.allclose(np.bincount(end, share, many + 1), 1.0))
+            fits = fits and int(trees.max(initial=0)) * many <= MOST_PLACES and _depth(left, right) <= MOST_LEVELS
         if not fits:
             raise BadInput("tables are no questions", accepted="questions level by level, each symbol at one end")
         return Dichotomies(left, right, base, np.r_[0, np.cumsum(trees)], end, share, forest, codes)
@@ -204,6 +209,16 @@ class Dichotomies:
             mine = z[:, self._nodes[asked, level] - low]
             logs[:, asked] += _log_sigmoid(np.where(self._sides[asked, level], mine, -mine))
         return np.exp(logs)[:, self.end] * self.share
+
+
+def _depth(left: Ints, right: Ints) -> int:
+    """Levels of questions whose children come later than themselves."""
+    level = [1] * len(left)
+    for node, children in enumerate(zip(left.tolist(), right.tolist(), strict=True)):
+        for child in children:
+            if child >= 0:
+                level[child] = level[node] + 1
+    return max(level, default=0)
 
 
 def grow(
