@@ -320,3 +320,14 @@ def test_a_rare_category_survives_and_what_is_too_sparse_is_said() -> None:
     assert "20 columns and 12 rows" in {n.topic: n.text for n in wide.notices}["wide"]
     few = fit(wide, "vae", steps=2, watch=False)
     assert len(few.sample(5)) == 5
+
+
+def test_fewer_rows_than_values_cannot_be_balanced() -> None:
+    from pellucid.domains.tables import Tables
+    from pellucid.drawing.shares import groups_of
+
+    table = read_table(pd.DataFrame({"city": ["Rome", "Bonn", "Oslo"] * 10, "x": range(30)}))
+    codec = Tables().learn(table)
+    assert sum(count for _, count in groups_of(codec, 3, "city", {})[1]) == 3
+    with pytest.raises(BadInput, match="2 rows are to be balanced over the 3 values of city"):
+        groups_of(codec, 2, "city", {})

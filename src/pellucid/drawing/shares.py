@@ -24,6 +24,11 @@ def groups_of(
         raise BadInput(f"{', '.join(names)} are to be shared out", accepted="one column at a time")
     name = names[0]
     levels = codec.levels(name)
+    if balance is not None and len(levels) > n > 0:
+        raise BadInput(
+            f"{n} rows are to be balanced over the {len(levels)} values of {name}",
+            accepted=f"{len(levels)} rows or more, or shares of some of the values",
+        )
     if balance is not None:
         wanted: dict[object, float] = dict.fromkeys(levels, 1.0 / len(levels))
     else:
