@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.core.batch import Batch
-from pellucid.core.capabilities import Counts, Grows, Learns, Prepares, Scores, Turn
+from pellucid.core.capabilities import Counts, Grows, Learns, Prepares, Scores, Surveys, Turn
 from pellucid.core.rows import Rows
 from pellucid.testing.subject import Law, Subject, largest_gap, require
 from pellucid.training.per_example import per_example_gradients
@@ -205,17 +205,38 @@ def settled_counts_say_what_was_counted(subject: Subject) -> None:
     require(value.isfinite().all(), "an item that was counted has no probability")
 
 
-def growing_piece_by_piece_is_settling(subject: Subject) -> None:
-    """The pieces of a whole model, grown one after another, are what settling would have grown."""
-    engine = subject.rebuilt()
-    assert isinstance(engine, Grows)
-    engine.absorb(subject.items)
-    whole, most = engine.pieces()
-    require(1 <= whole <= most, f"a whole model has {whole} pieces of at most {most}")
-    for piece in range(whole):
-        engine.grow(piece)
-    engine.settle()
-    require(same(engine.tables(), counted(subject, [subject.items])), "the grown pieces are others than settling's")
+def pieces_grow_from_what_was_counted(subject: Subject) -> None:
+    """The pieces of a whole model follow from the counts, in whatever order they were counted."""
+    grown = []
+    for items in (subject.items, subject.items.take(subject.rows(subject.items.ids).uniform().argsort())):
+        engine = subject.rebuilt()
+        assert isinstance(engine, Grows)
+        engine.absorb(items)
+        whole, most = engine.pieces()
+        require(1 <= whole <= most, f"a whole model has {whole} pieces of at most {most}")
+        for piece in range(whole):
+            engine.grow(piece)
+        engine.settle()
+        grown.append(engine.tables())
+    require(same(*grown), "the grown pieces depend on the order of the rows")
+
+
+def surveys_are_made_again_or_restored(subject: Subject) -> None:
+    """Tables made of all rows are the same whenever they are made of them, and come back from what was stored."""
+    first, again, restored = (subject.rebuilt() for _ in range(3))
+    assert isinstance(first, Surveys)
+    assert isinstance(again, Surveys)
+    assert isinstance(restored, Surveys)
+    for engine in (first, again):
+        engine.survey(subject.items.take, len(subject.items))
+    tables = first.surveyed()
+    require(same(again.surveyed(), tables), "made twice of the same rows, the tables differ")
+    restored.restore_surveyed(tables)
+    require(same(restored.surveyed(), tables), "restored tables are not what was stored")
+    restored.load_state_dict(first.state_dict())
+    losses = all_losses(subject, restored.eval())
+    for name, expected in all_losses(subject, first.eval()).items():
+        require(largest_gap(losses[name], expected) == 0.0, f"losses of turn '{name}' differ with restored tables")
 
 
 def turns_of(engine: nn.Module) -> tuple[Turn, ...]:
@@ -247,9 +268,10 @@ LAWS: tuple[Law, ...] = (
     Law(losses_go_down, (Learns,)),
     Law(preparing_survives_odd_rows, (Prepares,)),
     Law(preparing_is_kept_with_the_weights, (Prepares, Learns)),
+    Law(surveys_are_made_again_or_restored, (Surveys, Learns)),
     Law(counting_ignores_order, (Counts,)),
     Law(counting_goes_on_from_a_checkpoint, (Counts,)),
     Law(restored_counts_are_a_copy, (Counts,)),
-    Law(growing_piece_by_piece_is_settling, (Grows,)),
+    Law(pieces_grow_from_what_was_counted, (Grows,)),
     Law(settled_counts_say_what_was_counted, (Counts, Scores)),
 )
