@@ -50,6 +50,7 @@ FAMILIES: dict[str, str] = {
     "masked": "pellucid.families.masked:Masked",
     "ngram": "pellucid.families.ngram:NGram",
     "trees": "pellucid.families.trees:Trees",
+    "columns": "pellucid.families.columns:Columns",
 }
 """name -> "module:Class" of each family, in the order that lists show them."""
 

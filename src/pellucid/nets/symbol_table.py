@@ -24,20 +24,25 @@ class SymbolTable(nn.Module):
     Args:
         sizes: of the alphabets, which lie one after another. width: of a vector.
         spread: standard deviation of the first vectors' entries; 0 starts at zero.
+        ordered: how many of the first symbols of each alphabet are in order, where that is known; the curve then goes
+            over those alone. Empty: over all of them.
 
     >>> SymbolTable((3, 20), 4)().shape
     torch.Size([23, 4])
     """
 
-    def __init__(self, sizes: tuple[int, ...], width: int, *, spread: float = 0.5) -> None:
+    def __init__(
+        self, sizes: tuple[int, ...], width: int, *, spread: float = 0.5, ordered: tuple[int, ...] = ()
+    ) -> None:
         super().__init__()
-        self.sizes = sizes
+        self.sizes, curved = sizes, ordered or sizes
         self.free = nn.Parameter(spread * torch.randn(sum(sizes), width))
-        self.large = tuple(place for place, size in enumerate(sizes) if size > LEAST)
+        self.large = tuple(place for place, size in enumerate(curved) if size > LEAST)
         if self.large:
             self.curve = nn.Parameter(spread * torch.randn(len(self.large), WAVES, width))
         for place in self.large:
-            self.register_buffer(f"waves{place}", _waves(sizes[place]), persistent=False)
+            waves = nn.functional.pad(_waves(curved[place]), (0, 0, 0, sizes[place] - curved[place]))
+            self.register_buffer(f"waves{place}", waves, persistent=False)
 
     def forward(self) -> Tensor:
         """(sum of sizes, width)."""
