@@ -161,7 +161,7 @@ def test_the_codes_are_those_of_the_page() -> None:
     assert ours | {0, 143} == written
     run = Run()
     run.stop(signal.SIGTERM)
-    assert run.stop_code() == 143
+    assert run.stopped("it stopped").exit_code == 143
 
 
 def test_fit_says_what_it_made_and_what_comes_next(call: Call, tmp_path: Path) -> None:

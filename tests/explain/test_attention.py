@@ -23,7 +23,8 @@ from pellucid.domains.teaching.shapes import shapes
 from pellucid.explain.ablation import ablate, agreement, changes_of, different, overlap, region
 from pellucid.explain.attention import attention
 from pellucid.explain.looking import cross_sites, grid_of_places, head_maps, looking, maps_of, sites_of
-from pellucid.explain.redraw import redrawn, told, words_for
+from pellucid.explain.named import words_for
+from pellucid.explain.redraw import redrawn, told
 from pellucid.families.flow_matching import FlowMatching
 from pellucid.fitting import fit
 from pellucid.model import Data, Fitted, adopt

@@ -8,7 +8,8 @@ import pellucid as pl
 from pellucid.catalog import EXPLANATIONS, explanation
 from pellucid.core.errors import BadInput
 from pellucid.explain.explained import QUESTIONS, USUAL, explain_sample
-from pellucid.explain.influence import _drawn, influence
+from pellucid.explain.influence import influence
+from pellucid.explain.named import named
 from pellucid.explain.redraw import told
 
 
@@ -70,7 +71,7 @@ def test_the_sample_that_is_explained_is_the_one_that_was_asked_for(family, wher
     )
     model = pl.fit(pl.read(frame, target="y"), family, steps=2, watch=False)
     drawn = model.sample(3, seed=5, where=where)
-    explained = _drawn(model, 5, 2, where)
+    explained = named(model, 5, 2, where).draw(model, 5)
     assert explained.items.frame.equals(drawn.items.frame.iloc[[2]].reset_index(drop=True))
     if drawn.route != "completion":
         assert told(model, 5, 2, where, None).items.frame.equals(explained.items.frame)

@@ -7,12 +7,12 @@ import torch
 
 import pellucid as pl
 from pellucid.core.batch import Condition, TensorExamples
-from pellucid.core.errors import BadInput, MissingCapability
+from pellucid.core.errors import BadInput, MissingCapability, Stopped
 from pellucid.core.rows import Rows
-from pellucid.core.run import Run
+from pellucid.core.run import Event, Progress, Run
 from pellucid.core.space import Mixed, Real, Tokens
 from pellucid.explain.datamodel import Retrained, item_losses, ranked, refit, score, seed_agreement
-from pellucid.explain.forecast import Candidate, Grounds, foreseen, helps, some
+from pellucid.explain.forecast import Candidate, Grounds, foreseen, growing, helps, some
 from pellucid.explain.gradient_kernel import gradients, ridge_scores
 from pellucid.explain.influence import influence
 from pellucid.explain.leaving_out import drawn_again, trained_without
@@ -76,6 +76,39 @@ def test_foreseen_losses_follow_what_is_kept():
         by = Candidate(kind=kind, width=0.1, lam=0.03)
         full, less = foreseen(grounds, by, kept, np.array([0]))[:, 0]
         assert less > full, kind
+
+
+def test_items_that_come_one_by_one_are_foreseen_as_sets_are():
+    g = np.random.default_rng(3)
+    grounds, order = Grounds(g.normal(size=(9, 2)), g.normal(size=(2, 2))), g.permutation(9)
+    one, two = (Candidate(kind="variance", width=w, lam=0.1) for w in (0.5, 2.0))
+    kinds = [one, Candidate(kind="scales", parts=((0.3, one), (0.7, two))), Candidate(kind="similarity", width=0.5)]
+    for by in kinds:
+        curve = growing(grounds, by, order, np.arange(2))
+        for m in (1, 4, 9):
+            kept = np.isin(np.arange(9), order[:m])[None]
+            np.testing.assert_allclose(curve[m], foreseen(grounds, by, kept, np.arange(2))[0], atol=1e-10)
+
+
+def test_it_tells_how_far_it_is_and_stops_inside(model, digits):
+    seen: list[Event] = []
+    influence(model, data=digits, run=Run(listeners=[seen.append]))
+    stages = {event.stage for event in seen if isinstance(event, Progress)}
+    assert stages == {"ways to foresee", "what each item is worth", "sets at random"}
+    for stage in sorted(stages):
+        run = Run()
+        run.listeners = [
+            lambda event, run=run, stage=stage: run.stop() if getattr(event, "stage", "") == stage else None
+        ]
+        with pytest.raises(Stopped, match="the explanation was stopped"):
+            influence(model, data=digits, run=run)
+
+
+def test_training_again_on_some_of_the_items_is_said(model, digits, monkeypatch):
+    monkeypatch.setattr("pellucid.explain.influence.MOST", 60)
+    report = influence(model, data=digits, halves=4)
+    assert (report.considered, report.total) == (60, len(_kept(model, digits)))
+    assert "Only the 60 items compared with were trained on again" in report.to_markdown()
 
 
 def test_gradients_are_means_of_each_draws_gradient(model, digits):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pellucid.explain.posterior_variance import joined, left_out, variance
+from pellucid.explain.posterior_variance import growing, joined, left_out, variance
 from pellucid.explain.similarity import gaussian
 
 
@@ -28,6 +28,17 @@ def test_removal_equals_leaving_the_row_out():
         kept = np.ones(len(K), dtype=bool)
         kept[i] = False
         np.testing.assert_allclose(everything + found[:, i], variance(K, k, own, 0.05, kept), atol=1e-10)
+
+
+def test_growing_is_the_variance_of_every_beginning():
+    K, k, own = grounds()
+    order = np.random.default_rng(1).permutation(len(K))
+    found = growing(K, k, own, 0.05, order)
+    assert found.shape == (len(K) + 1, len(k))
+    for m in range(1, len(K) + 1):
+        kept = np.isin(np.arange(len(K)), order[:m])
+        np.testing.assert_allclose(found[m], variance(K, k, own, 0.05, kept), atol=1e-12)
+    np.testing.assert_allclose(found[0], own)
 
 
 def test_rows_that_are_not_kept_cannot_leave():

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from pellucid.core.errors import Stopped
+
 __all__ = [
     "Alarmed",
     "Checkpointed",
@@ -137,6 +139,7 @@ class Run:
     started: float = field(default_factory=time.monotonic)
     _stop: threading.Event = field(default_factory=threading.Event, repr=False)
     _signal: int = field(default=signal.SIGINT, repr=False)
+    _pace: dict[str, tuple[float, int]] = field(default_factory=dict, repr=False)  # stage -> when it began, and where
 
     def emit(self, event: Event) -> None:
         """Tell every listener."""
@@ -156,9 +159,42 @@ class Run:
         """Was a stop asked for? Long jobs ask once a step."""
         return self._stop.is_set()
 
-    def stop_code(self) -> int:
-        """Exit code that shells expect after the signal that stopped this run (130 for Ctrl-C, 143 for SIGTERM)."""
-        return 128 + int(self._signal)
+    def stopped(self, came: str, next: str = "Nothing was written.") -> Stopped:
+        """The error of a job that stops as it was asked to, with the exit code that shells expect after its signal.
+
+        >>> run = Run()
+        >>> run.stop(signal.SIGTERM)
+        >>> run.stopped("sampling stopped").exit_code
+        143
+        """
+        error = Stopped(came, next=next)
+        vars(error)["exit_code"] = 128 + int(self._signal)  # the class knows Ctrl-C alone
+        return error
+
+    def go_on(self, came: str = "the work was stopped", next: str = "Nothing was written.") -> None:
+        """Raise `Stopped` if a stop was asked for."""
+        if self.stopping():
+            raise self.stopped(came, next)
+
+    def step(self, stage: str, done: int, total: int, *, came: str = "", next: str = "", tell: bool = True) -> None:
+        """Stop if that was asked for; otherwise tell how far a stage is, and by its own pace how long it will take.
+
+        Args:
+            came, next: of the error, "{stage} stopped after {done} of {total}" when empty.
+            tell: False for stages that are over in a moment, which need no bar.
+
+        Raises:
+            Stopped: a stop was asked for.
+        """
+        self.go_on(came or f"{stage}: stopped after {done:,} of {total:,}", next or "Nothing was written.")
+        now = time.monotonic()
+        began, first = self._pace.get(stage, (now, done))
+        if done < first or done == 0:
+            began, first = now, done
+        self._pace[stage] = began, first
+        left = (now - began) / (done - first) * (total - done) if done > first else math.nan
+        if tell:
+            self.emit(Progress(stage=stage, done=done, total=total, seconds_left=left))
 
     def seconds(self) -> float:
         """Wall seconds since this run was made."""

@@ -12,7 +12,6 @@ The draw says which it was, how many candidates it took and what the route promi
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,9 +25,9 @@ from torch import Tensor, nn
 from pellucid.core.batch import Condition
 from pellucid.core.capabilities import Denoises, How, Predicts, Samples, Unmasks
 from pellucid.core.codec import Bridge, Carries, Codec, Completes, Constrains, Fills, Part, Remarks
-from pellucid.core.errors import BadInput, MissingCapability, Stopped
+from pellucid.core.errors import BadInput, MissingCapability
 from pellucid.core.rows import Rows
-from pellucid.core.run import Noticed, Progress, Run
+from pellucid.core.run import Noticed, Run
 from pellucid.core.space import zeros
 from pellucid.core.trace import Silent, Trace
 from pellucid.domains.kinds import Data
@@ -483,10 +482,4 @@ def _merged(parts: Sequence[Part]) -> Part | None:
 
 def go_on(run: Run, done: int, total: int, tell: bool) -> None:
     """Stop if asked to; tell how far sampling is, when that takes more than a moment."""
-    if run.stopping():
-        error = Stopped(f"sampling stopped after {done} of {total} samples", next="Nothing was written.")
-        vars(error)["exit_code"] = run.stop_code()
-        raise error
-    left = run.seconds() / done * (total - done) if done else math.nan
-    if tell:
-        run.emit(Progress(stage="sample", done=done, total=total, seconds_left=left))
+    run.step("sample", done, total, came=f"sampling stopped after {done} of {total} samples", tell=tell)

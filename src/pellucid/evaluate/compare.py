@@ -21,7 +21,7 @@ from pellucid.catalog import families as every_family
 from pellucid.catalog import family_class
 from pellucid.core.described_model import learned_numbers
 from pellucid.core.errors import BadInput, PellucidError, Stopped
-from pellucid.core.run import Progress, Run
+from pellucid.core.run import Run
 from pellucid.domains.pictures import Pictures
 from pellucid.domains.read import DataSource, read
 from pellucid.domains.text_files import TextData
@@ -89,8 +89,7 @@ def compare(
             raise
         except PellucidError as error:
             left_out[name] = str(error)
-        if run.stopping():
-            raise Stopped("the comparison was stopped while fitting", next="Compare again to start it over")
+        run.go_on("the comparison was stopped while fitting", next="Compare again to start it over")
     if not models:
         raise BadInput(
             "no family could be fitted on this data", why="; ".join(f"{k}: {v}" for k, v in left_out.items())
@@ -266,9 +265,7 @@ def _notes(bench: Bench, drawn: int) -> tuple[str, ...]:
 
 
 def _tell(run: Run, stage: str, done: int, total: int) -> None:
-    if run.stopping():
-        raise Stopped("the comparison was stopped", next="Compare again to start it over")
-    run.emit(Progress(stage=stage, done=done, total=total))
+    run.step(stage, done, total, came="the comparison was stopped", next="Compare again to start it over")
 
 
 def _no_text(items: Items | TextData) -> Items:

@@ -22,7 +22,7 @@ from scipy.special import ndtri
 from sklearn.cluster import KMeans
 from torch import Tensor, nn
 
-from pellucid.core.errors import BadInput, Stopped
+from pellucid.core.errors import BadInput
 from pellucid.core.rows import Rows
 from pellucid.core.run import Progress, Run
 from pellucid.domains.frames import TableData
@@ -122,8 +122,7 @@ class Encoder(Extractor[Pictures]):
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=steps)
         order = np.concatenate([generator.permutation(len(x)) for _ in range(steps * BATCH // len(x) + 1)])
         for step in range(steps):
-            if run.stopping():
-                raise Stopped("training of the feature extractor was stopped", next="Compare again to start it over")
+            run.go_on("training of the feature extractor was stopped", next="Compare again to start it over")
             rows = torch.from_numpy(order[step * BATCH : (step + 1) * BATCH])
             moved = torch.roll(x[rows], tuple(generator.integers(-1, 2, 2).tolist()), (2, 3))
             features = net(moved)

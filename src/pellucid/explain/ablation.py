@@ -26,7 +26,8 @@ from pellucid.core.space import Tokens
 from pellucid.domains.captions import CaptionBook, words_of
 from pellucid.domains.frames import TableData
 from pellucid.domains.pictures import Pictures
-from pellucid.explain.redraw import redrawn, words_for
+from pellucid.explain.named import words_for
+from pellucid.explain.redraw import redrawn
 
 if TYPE_CHECKING:
     from pellucid.model import Data, Fitted

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from pellucid.core.batch import Condition
 from pellucid.core.capabilities import How
-from pellucid.core.errors import BadInput, Stopped
+from pellucid.core.errors import BadInput
 from pellucid.core.interval import Interval, bootstrap, paired_difference
 from pellucid.core.report import Block, Data, Details, Heading, Json, Pictures, Prose, Report, Table, Verdict
 from pellucid.core.run import Run
@@ -206,10 +206,8 @@ def attention(
     condition, how = subject.condition, subject.how
     ids = [subject.index, *(k for k in range(samples) if k != subject.index)][:samples]
     found = ablate(model, seed, ids, condition, how, data=data if data is not None else model.data)
-    if run is not None and run.stopping():
-        stopped = Stopped("the explanation was stopped", next="Nothing was written.")
-        vars(stopped)["exit_code"] = run.stop_code()
-        raise stopped
+    if run is not None:
+        run.go_on("the explanation was stopped")
     pictures = isinstance(found.own, PictureData)
     looks = attention_maps(model, seed, ids, condition, how, found) if pictures and cross_sites(model.engine) else None
     maps = found.maps(0)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from pellucid.core.batch import Condition
 from pellucid.core.capabilities import Denoises, Encodes, How
-from pellucid.core.errors import BadInput, MissingCapability, Stopped, nearest
+from pellucid.core.errors import BadInput, MissingCapability, nearest
 from pellucid.core.interval import Interval, bootstrap
 from pellucid.core.report import Block, Data, Details, Heading, Json, Prose, Report, Table, Verdict
 from pellucid.core.rows import Rows
@@ -181,10 +181,8 @@ def concepts(
     pick = torch.from_numpy(np.random.default_rng(seed).permutation(half * a.shape[1])[:MOST_PLACES])
     count = min(features or 4 * a.shape[2], len(pick))
     learned = [learn_features(flat[pick], count, min(active, count), seed=s, steps=steps) for s in (seed, seed + 1)]
-    if run is not None and run.stopping():
-        stopped = Stopped("the explanation was stopped", next="Nothing was written.")
-        vars(stopped)["exit_code"] = run.stop_code()
-        raise stopped
+    if run is not None:
+        run.go_on("the explanation was stopped")
     found = learned[0]
     strength = _strength(found, a)  # (N, F)
     probes, names = _probes(model, data, some, seed)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from pellucid.core.batch import Condition
 from pellucid.core.capabilities import Denoises, How, Samples
-from pellucid.core.errors import BadInput, MissingCapability, Stopped, nearest
+from pellucid.core.errors import BadInput, MissingCapability, nearest
 from pellucid.core.interval import Interval, bootstrap, wilson
 from pellucid.core.report import (
     Block,
@@ -41,7 +41,8 @@ from pellucid.explain.ablation import changes_of
 from pellucid.explain.factors import Factors, factors_for
 from pellucid.explain.faithfulness import Faithfulness
 from pellucid.explain.flipping import Flips, smallest_flips
-from pellucid.explain.redraw import Told, redrawn, told, words_for
+from pellucid.explain.named import words_for
+from pellucid.explain.redraw import Told, redrawn, told
 from pellucid.explain.sorting import Sorter, sorter_for
 from pellucid.explain.walk import walked
 from pellucid.solvers.guidance import follow
@@ -309,10 +310,8 @@ def counterfactual(
 
 
 def _go_on(run: Run | None) -> None:
-    if run is not None and run.stopping():
-        stopped = Stopped("the explanation was stopped", next="Nothing was written.")
-        vars(stopped)["exit_code"] = run.stop_code()
-        raise stopped
+    if run is not None:
+        run.go_on("the explanation was stopped")
 
 
 def _instead(model: Fitted, subject: Told, instead: Mapping[str, object] | None) -> tuple[Condition, str]:

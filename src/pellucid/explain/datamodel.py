@@ -23,10 +23,10 @@ from torch import Tensor, nn
 
 from pellucid.core.batch import Batch, Condition, Examples, TensorExamples
 from pellucid.core.capabilities import Counts, Learns, Scores, Training
-from pellucid.core.errors import BadInput, MissingCapability, Stopped
+from pellucid.core.errors import BadInput, MissingCapability
 from pellucid.core.interval import Interval
 from pellucid.core.rows import Rows
-from pellucid.core.run import Progress, Run
+from pellucid.core.run import Run
 from pellucid.core.settings import from_plain
 from pellucid.model import Fitted, build
 from pellucid.training.loop import count, train
@@ -207,9 +207,8 @@ def _half(
     examples = TensorExamples(x[index], known.take(index))
     found = []
     for r in range(seeds):
-        if run.stopping():
-            raise Stopped(f"stopped after {half} of {halves} halves", next="Nothing was written.")
-        run.emit(Progress(stage="retrain on halves", done=half * seeds + r, total=halves * seeds))
+        came = f"stopped after {half} of {halves} halves"
+        run.step("retrain on halves", half * seeds + r, halves * seeds, came=came)
         engine = refit(model, examples, seed=seed + 1 + half + halves * r, run=run)
         found.append(np.concatenate([item_losses(engine, y, c, seed=seed) for y, c in queries]))
     return np.stack(found)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pellucid.core.capabilities import How
-from pellucid.core.errors import BadInput, Stopped
+from pellucid.core.errors import BadInput
 from pellucid.core.interval import wilson
 from pellucid.core.report import Block, Data, Details, Heading, Json, Pictures, Prose, Report, Table, Verdict
 from pellucid.core.run import Run
@@ -223,10 +223,8 @@ def directions(
     some = data.take(chosen)
     measured_by = factors or factors_for(data)
     latents = latents_of(model, some, subject.items, seed, subject.index)
-    if run is not None and run.stopping():
-        stopped = Stopped("the explanation was stopped", next="Nothing was written.")
-        vars(stopped)["exit_code"] = run.stop_code()
-        raise stopped
+    if run is not None:
+        run.go_on("the explanation was stopped")
     judge = sorter_for(model, data, seed=seed, column=column)
     sorter = None if judge.accuracy is None and not column else judge  # groups that nobody named name nothing
     known = latents.items if latents.items is not None else latents.back(torch.from_numpy(latents.z))

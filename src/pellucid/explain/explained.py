@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pellucid.catalog import EXPLANATIONS, explanation
-from pellucid.core.errors import BadInput, MissingCapability, Stopped, nearest
+from pellucid.core.errors import BadInput, MissingCapability, nearest
 from pellucid.core.report import Block, Details, Heading, Prose, Report, Table
 from pellucid.core.run import Run
 from pellucid.explain.glossary import TERMS
@@ -111,10 +111,7 @@ def explain_sample(
     missing: dict[str, str] = {}
     for name in names:
         asked = explanation(name)
-        if run.stopping():
-            stopped = Stopped("the explanation was stopped", next="Nothing was written.")
-            vars(stopped)["exit_code"] = run.stop_code()
-            raise stopped
+        run.go_on("the explanation was stopped")
         try:
             answers[name] = asked(model, **_taken(asked, subject | options.get(name, {})))
         except MissingCapability as error:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -24,20 +25,24 @@ from torch import Tensor, nn
 
 from pellucid.core.batch import Condition
 from pellucid.core.capabilities import Denoises, Learns
+from pellucid.core.run import Run
 from pellucid.explain.datamodel import Retrained, ranked
 from pellucid.explain.gradient_kernel import FUNCTIONS, Function, gradients, ridge_scores
+from pellucid.explain.posterior_variance import growing as variances
 from pellucid.explain.posterior_variance import joined, variance
 from pellucid.explain.posterior_weights import posterior_weights
 from pellucid.explain.similarity import Metric, gaussian
 
 __all__ = [
     "DEFAULT",
+    "STOPPED",
     "Candidate",
     "Grounds",
     "agreement",
     "choose_by_losses",
     "choose_by_retraining",
     "foreseen",
+    "growing",
     "helps",
     "some",
 ]
@@ -53,6 +58,7 @@ RIDGES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
 LAMBDAS = (0.01, 0.1, 1.0, 10.0, 100.0)
 TIMES = 4  # sets of each size over which one item's worth is averaged
 ENOUGH = 800  # training items to compare settings on
+STOPPED = "the explanation was stopped"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,13 +139,14 @@ class Grounds:
         return FUNCTIONS if isinstance(self.engine, Denoises) else FUNCTIONS[:1]
 
 
-def helps(grounds: Grounds, by: Candidate, queries: NDArray[np.int64], seed: int = 0) -> Floats:
+def helps(grounds: Grounds, by: Candidate, queries: NDArray[np.int64], seed: int = 0, run: Run | None = None) -> Floats:
     """(Q, n) by how much each training item lowers the foreseen loss of each query, in sets of the others."""
     if by.kind == "scales":
-        return np.asarray(sum(weight * helps(grounds, part, queries, seed) for weight, part in by.parts))
+        return np.asarray(sum(weight * helps(grounds, part, queries, seed, run) for weight, part in by.parts))
     if by.kind == "variance":
         K, k, _ = grounds.kernel(by)
-        return joined(K, k[queries], by.lam, times=TIMES, seed=seed)
+        tell = None if run is None else partial(run.step, "what each item is worth", came=STOPPED)
+        return joined(K, k[queries], by.lam, times=TIMES, seed=seed, tell=tell)
     if by.kind == "gradient":
         K, k, _ = grounds.kernel(by)
         return ridge_scores(K, k[queries], by.lam)
@@ -157,6 +164,19 @@ def foreseen(grounds: Grounds, by: Candidate, kept: Flags, queries: NDArray[np.i
     return -(kept.astype(np.float64) @ helps(grounds, by, queries).T)
 
 
+def growing(
+    grounds: Grounds, by: Candidate, order: NDArray[np.int64], queries: NDArray[np.int64], seed: int = 0
+) -> Floats:
+    """(n + 1, Q) the loss of each query as training items come in this order: with none, the first, ... all of them."""
+    if by.kind == "scales":
+        return np.asarray(sum(weight * growing(grounds, part, order, queries, seed) for weight, part in by.parts))
+    if by.kind == "variance":
+        K, k, own = grounds.kernel(by)
+        return variances(K, k[queries], own[queries], by.lam, order)
+    worth = helps(grounds, by, queries, seed)[:, order]
+    return -np.vstack((np.zeros(len(queries)), np.cumsum(worth.T, axis=0)))
+
+
 def candidates(grounds: Grounds, *, variance_only: bool = False) -> list[Candidate]:
     """All settings that are tried, coarse to fine within each kind."""
     out = [Candidate(kind="variance", gamma=g, width=w, lam=r) for g in GAMMAS for w in WIDE for r in RIDGES]
@@ -171,13 +191,15 @@ def candidates(grounds: Grounds, *, variance_only: bool = False) -> list[Candida
 
 
 def choose_by_retraining(
-    grounds: Grounds, found: Retrained, queries: NDArray[np.int64]
+    grounds: Grounds, found: Retrained, queries: NDArray[np.int64], run: Run | None = None
 ) -> dict[Kind, tuple[float, Candidate]]:
     """The best candidate of each kind and its mean rank correlation with retrained losses of these queries."""
     best: dict[Kind, tuple[float, Candidate]] = {}
     real = found.mean()
     variances: list[tuple[Candidate, Floats]] = []
-    for candidate in candidates(grounds):
+    tried, run = candidates(grounds), run or Run()
+    for done, candidate in enumerate(tried):
+        run.step("ways to foresee", done, len(tried), came=STOPPED)
         forecast = foreseen(grounds, candidate, found.kept, queries)
         if candidate.kind == "variance" and candidate.function is None:
             variances.append((candidate, forecast))
@@ -207,14 +229,15 @@ def _scales(variances: list[tuple[Candidate, Floats]], real: Floats) -> Candidat
 
 
 def choose_by_losses(
-    grounds: Grounds, losses: Floats, queries: NDArray[np.int64], seed: int = 0
+    grounds: Grounds, losses: Floats, queries: NDArray[np.int64], seed: int = 0, run: Run | None = None
 ) -> tuple[float, Candidate]:
     """The posterior variance that ranks this model's own losses of these queries best, given (some) training items."""
     n = len(grounds.train)
     everything = np.zeros((1, n), dtype=np.bool_)
     everything[0, np.random.default_rng([abs(seed), n]).permutation(n)[:ENOUGH]] = True
-    best, tried = (-np.inf, DEFAULT), candidates(grounds, variance_only=True)
-    for candidate in tried:
+    best, tried, run = (-np.inf, DEFAULT), candidates(grounds, variance_only=True), run or Run()
+    for done, candidate in enumerate(tried):
+        run.step("ways to foresee", done, len(tried), came=STOPPED)
         value = agreement(foreseen(grounds, candidate, everything, queries)[0], losses)
         if value > best[0]:
             best = (value, candidate)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,7 +19,6 @@ import torch
 from numpy.typing import NDArray
 
 from pellucid.core.batch import Condition
-from pellucid.core.codec import Constrains
 from pellucid.core.errors import BadInput, MissingCapability
 from pellucid.core.interval import Interval, bootstrap, paired_difference
 from pellucid.core.report import (
@@ -51,22 +50,25 @@ from pellucid.explain.datamodel import (
 from pellucid.explain.faithfulness import Faithfulness
 from pellucid.explain.forecast import (
     DEFAULT,
+    STOPPED,
     Candidate,
     Grounds,
     agreement,
     choose_by_losses,
     choose_by_retraining,
     foreseen,
+    growing,
     helps,
     some,
 )
 from pellucid.explain.leaving_out import Verified, left_out_again
+from pellucid.explain.named import named
 from pellucid.explain.similarity import vectors
 from pellucid.fitting import halves as parted
 
 if TYPE_CHECKING:
     from pellucid.model import Data as Items
-    from pellucid.model import Draw, Fitted
+    from pellucid.model import Fitted
 
 __all__ = ["InfluenceReport", "influence"]
 
@@ -76,8 +78,7 @@ Integers = NDArray[np.int64]
 MOST = 4000  # training items that are compared with; of more, the nearest and a random part
 QUERIES = 96  # items not trained on, half to choose by and half to check on
 DRAWN = 32  # samples that are checked on beside them, when the model is trained again
-SHARES = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-TIMES = 12  # random sets a share
+TIMES = 12  # random orders in which items are lost
 WEAKEST = 0.3  # agreement of two seeds below which no forecast can be judged
 
 
@@ -118,10 +119,9 @@ class InfluenceReport(Report):
 
     def blocks(self) -> tuple[Block, ...]:
         r = self.like_random
-        least = "at least " if r.value >= 0.999 * SHARES[-1] * self.total else ""  # more were not tried
         opening = (
             f"Of {self.total:,} training items, the **{len(self.top)}** named below do most for this sample. Losing "
-            f"them would leave it as badly known as losing {least}**{r.value:,.0f}** items at random "
+            f"them would leave it as badly known as losing **{r.value:,.0f}** items at random "
             f"(between {r.low:,.0f} and {r.high:,.0f}).{self.same}"
         )
         out: list[Block] = [Prose(opening)]
@@ -130,6 +130,9 @@ class InfluenceReport(Report):
         if not self.proved:
             out.append(Verdict("note", "No model was trained again for this: the check below is indirect. "
                                "Ask with --retrain 16 (halves=16) for the proof."))  # fmt: skip
+        if self.considered < self.total and (self.proved or self.verified is not None):
+            out.append(Verdict("note", f"Only the {self.considered:,} items compared with were trained on again, not "
+                               f"all {self.total:,}: the sample's nearest, and others at random."))  # fmt: skip
         out += [self.sample, Heading("The items that do most", 3)]
         if self.shown is not None:
             out.append(self.shown)
@@ -148,9 +151,10 @@ class InfluenceReport(Report):
     def _verified(self, v: Verified) -> list[Block]:
         typical = float(np.mean(v.random))
         text = (
-            f"The {v.share:.0%} of items that do most were really left out, the model was trained again, and this "
-            f"sample was drawn from the same noise. It moved by **{v.named:.3f}**; without as many items at random it "
-            f"moved by {typical:.3f} (mean of {len(v.random)}), without the nearest by {v.nearest:.3f}."
+            f"Of the {self.considered:,} items compared with, the {v.share:.0%} that do most were really left out, the "
+            f"model was trained again, and this sample was drawn from the same noise. It moved by **{v.named:.3f}**; "
+            f"without as many items at random it moved by {typical:.3f} (mean of {len(v.random)}), without the nearest "
+            f"by {v.nearest:.3f}."
         )
         level = Verdict("ok" if v.named > max(v.random) else "warn", "Leaving out the named items moved the sample "
                         + ("further than" if v.named > max(v.random) else "no further than")
@@ -220,7 +224,7 @@ def influence(
     began, run = time.monotonic(), run or Run()
     data = _checked(model, data, top, halves, verify)
     kept, aside = parted(data, model.recipe["held_out"], model.recipe["seed"])
-    draw = _drawn(model, seed, index, where)
+    draw = named(model, seed, index, where).draw(model, seed)
     if verify and draw.route == "completion":
         raise BadInput(
             "a sample that was drawn around what is known cannot be drawn again without some items",
@@ -255,10 +259,10 @@ def influence(
         run.notice("cost", f"Training {2 * halves} models on halves of the data, about "
                    f"{2 * halves * float(model.recipe.get('seconds') or 0.0) / 60:.0f} minutes.")  # fmt: skip
         found = retrain(model, x, known, events, halves=halves, seed=seed, run=run)
-        judged = _by_retraining(grounds, found, len(held_x))
+        judged = _by_retraining(grounds, found, len(held_x), run)
     else:
-        judged = _by_losses(grounds, model, events[0], seed)
-    worth = helps(grounds, judged.method, np.array([last]), seed)[0]
+        judged = _by_losses(grounds, model, events[0], seed, run)
+    worth = helps(grounds, judged.method, np.array([last]), seed, run)[0]
     first = np.argsort(-worth)[:top]
     share = np.maximum(worth, 0.0) / max(float(np.maximum(worth, 0.0).sum()), 1e-12)
     verified = left_out_again(model, x, known, draw, worth, _near(grounds, last), run) if verify else None
@@ -269,7 +273,7 @@ def influence(
         index=index,
         top=tuple(int(i) for i in rows),
         worth=tuple(float(share[i]) for i in first),
-        like_random=_like_random(grounds, judged.method, last, first, len(kept), seed),
+        like_random=_like_random(grounds, judged.method, last, first, len(kept), seed, run),
         total=len(kept),
         considered=len(chosen),
         sample=model.codec.show(draw.items),
@@ -316,22 +320,6 @@ def _checked(model: Fitted, data: Items | None, top: int, halves: int, verify: b
     return data
 
 
-def _drawn(model: Fitted, seed: int, index: int, where: Mapping[str, object] | None) -> Draw:
-    if index < 0:
-        raise BadInput(f"index is {index}", accepted="0 or more")
-    watched = isinstance(model.codec, Constrains) and bool(model.codec.watched())
-    if set(where or {}) <= set(model.codec.conditions) and not watched:
-        return model.sample(ids=[index], seed=seed, where=where)
-    found = model.sample(index + 1, seed=seed, where=where)  # drawn again by its id alone it would be another sample
-    return replace(
-        found,
-        items=found.items.take([index]),
-        x=found.x[index:],
-        condition=found.condition.take(slice(index, None)),
-        ids=found.ids[index:],
-    )
-
-
 def _event(model: Fitted, x: torch.Tensor) -> torch.Tensor:
     return model.bridge.there(x, Rows(0, torch.arange(len(x))).fork("bridge"))
 
@@ -347,7 +335,7 @@ class _Judged:
     unjudged: str = ""
 
 
-def _by_retraining(grounds: Grounds, found: list[Retrained], held: int) -> _Judged:
+def _by_retraining(grounds: Grounds, found: list[Retrained], held: int, run: Run) -> _Judged:
     """Choose on half of the queries, check on the other half: samples where their losses can be foreseen at all."""
     groups = {"items it was not trained on": (found[0], np.arange(held))}
     groups["samples of its own"] = (found[1], held + np.arange(found[1].losses.shape[2]))
@@ -360,7 +348,7 @@ def _by_retraining(grounds: Grounds, found: list[Retrained], held: int) -> _Judg
     name = "samples of its own" if "samples of its own" in judged else judged[0]
     group, place = groups[name]
     sel, rep = np.arange(0, len(place), 2), np.arange(1, len(place), 2)
-    best = choose_by_retraining(grounds, group.of(sel), place[sel])
+    best = choose_by_retraining(grounds, group.of(sel), place[sel], run)
     method = max(best.values(), key=lambda pair: pair[0])[1]
     rival = best["similarity"][1]
     held_back = group.of(rep)
@@ -379,7 +367,7 @@ def _by_retraining(grounds: Grounds, found: list[Retrained], held: int) -> _Judg
     return _Judged(method, tuple((c.words(), v) for v, c in best.values() if c != method), check)
 
 
-def _by_losses(grounds: Grounds, model: Fitted, held: tuple[torch.Tensor, Condition], seed: int) -> _Judged:
+def _by_losses(grounds: Grounds, model: Fitted, held: tuple[torch.Tensor, Condition], seed: int, run: Run) -> _Judged:
     """Does it know which items the model finds hard? Chosen on half of those held out, checked on the other half."""
     y, told = held
     if len(y) < 16:
@@ -387,7 +375,7 @@ def _by_losses(grounds: Grounds, model: Fitted, held: tuple[torch.Tensor, Condit
     losses, again = (item_losses(model.engine, y, told, seed=seed + k) for k in range(2))
     n = len(y)
     sel, rep = np.arange(0, n, 2), np.arange(1, n, 2)
-    _, method = choose_by_losses(grounds, losses[sel], sel, seed)
+    _, method = choose_by_losses(grounds, losses[sel], sel, seed, run)
     everything = np.ones((1, len(grounds.train)), dtype=np.bool_)
     own = foreseen(grounds, method, everything, rep)[0]
     nearest = grounds.metric(0.0).to[rep].min(axis=1)
@@ -409,28 +397,27 @@ def _by_losses(grounds: Grounds, model: Fitted, held: tuple[torch.Tensor, Condit
     return _Judged(method, (), check)
 
 
-def _like_random(grounds: Grounds, by: Candidate, query: int, first: Integers, total: int, seed: int) -> Interval:
+def _like_random(
+    grounds: Grounds, by: Candidate, query: int, first: Integers, total: int, seed: int, run: Run
+) -> Interval:
     """How many items taken away at random raise the foreseen loss as much as these, and the range of such sets."""
     n = len(grounds.train)
-    asked = np.array([query])
-    without = np.ones((1, n), dtype=np.bool_)
-    without[0, first] = False
-    base = foreseen(grounds, by, np.ones((1, n), dtype=np.bool_), asked)[0, 0]
-    lost = foreseen(grounds, by, without, asked)[0, 0] - base
     generator = np.random.default_rng([abs(seed), n])
-    counts = [round(s * n) for s in SHARES]
-    flags = np.ones((len(counts) * TIMES, n), dtype=np.bool_)
-    for row, count in enumerate(np.repeat(counts, TIMES)):
-        flags[row, generator.permutation(n)[:count]] = False
-    rises = (foreseen(grounds, by, flags, asked)[:, 0] - base).reshape(len(counts), TIMES)
+    rises = np.empty((TIMES, n + 1))  # of the loss with the last 0, 1, ... n items of an order gone
+    for time_ in range(TIMES):
+        run.step("sets at random", time_, TIMES, came=STOPPED)
+        curve = growing(grounds, by, generator.permutation(n), np.array([query]), seed)[::-1, 0]
+        rises[time_] = curve - curve[0]
+    others = np.setdiff1d(np.arange(n), first)
+    last = growing(grounds, by, np.concatenate((others, first)), np.array([query]), seed)[:, 0]
+    lost = last[len(others)] - last[-1]
 
     def reach(curve: Floats) -> float:
-        rising = np.maximum.accumulate(np.concatenate(([0.0], curve)))
-        first = np.flatnonzero(np.diff(rising, prepend=-1.0) > 0.0)  # the fewest items that do so much
-        return float(np.interp(lost, rising[first], np.array([0, *counts])[first])) * total / n
+        enough = np.flatnonzero(np.maximum.accumulate(curve) >= lost)
+        return float(enough[0] if len(enough) else n) * total / n
 
-    ends = [reach(np.quantile(rises, p, axis=1)) for p in (0.9, 0.1)]
-    return Interval(reach(np.median(rises, axis=1)), min(ends), max(ends), TIMES)
+    ends = [reach(np.quantile(rises, p, axis=0)) for p in (0.9, 0.1)]
+    return Interval(reach(np.median(rises, axis=0)), min(ends), max(ends), TIMES)
 
 
 def _same(data: Items, items: Items, rows: Integers) -> str:

@@ -19,7 +19,7 @@ from pellucid.core.batch import Condition, TensorExamples
 from pellucid.core.capabilities import Samples
 from pellucid.core.errors import MissingCapability
 from pellucid.core.rows import Rows
-from pellucid.core.run import Progress, Run
+from pellucid.core.run import Run
 from pellucid.core.trace import Silent
 from pellucid.explain.datamodel import refit
 from pellucid.explain.similarity import vectors
@@ -66,7 +66,7 @@ def left_out_again(
     sets |= {f"random {i}": generator.permutation(n)[:k] for i in range(RANDOM)}
     found: dict[str, Floats] = {}
     for done, (name, gone) in enumerate(sets.items()):
-        run.emit(Progress(stage="train without them", done=done, total=len(sets)))
+        run.step("train without them", done, len(sets), came="the explanation was stopped")
         engine = trained_without(model, x, known, gone, run)
         found[name] = vectors(model.codec.space, drawn_again(model, engine, draw))
     moved = {name: float(np.sqrt(np.square(v - found["all"]).mean())) for name, v in found.items()}

@@ -13,13 +13,13 @@ no sum over single items can say: of two equal items neither is missed while the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_solve, cholesky, solve_triangular
 
-__all__ = ["joined", "left_out", "variance"]
+__all__ = ["growing", "joined", "left_out", "variance"]
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -44,6 +44,20 @@ def variance(K: Floats, k: Floats, own: Floats, lam: float, kept: Flags | None =
     return np.asarray(own - np.square(Z).sum(axis=0), dtype=np.float64)
 
 
+def growing(K: Floats, k: Floats, own: Floats, lam: float, order: NDArray[np.int64]) -> Floats:
+    """(n + 1, Q) V(q | S) with S the first 0, 1, ... n items of `order`; one factorisation for them all.
+
+    The factor of the first m rows and columns is the first m rows and columns of the factor.
+
+    >>> growing(np.eye(2), np.array([[1.0, 0.0]]), np.ones(1), 1.0, np.array([1, 0])).ravel()
+    array([1. , 1. , 0.5])
+    """
+    L = cholesky(K[np.ix_(order, order)] + lam * np.eye(len(K)), lower=True, check_finite=False)
+    Z = solve_triangular(L, k[:, order].T, lower=True, check_finite=False)
+    fallen = np.vstack((np.zeros(len(k)), np.cumsum(np.square(Z), axis=0)))
+    return np.asarray(own - fallen, dtype=np.float64)
+
+
 def left_out(K: Floats, k: Floats, lam: float, kept: Flags | None = None) -> Floats:
     """(Q, n) by how much V(q | S) grows when item i leaves S; 0 for items that are not in S.
 
@@ -59,7 +73,16 @@ def left_out(K: Floats, k: Floats, lam: float, kept: Flags | None = None) -> Flo
     return out
 
 
-def joined(K: Floats, k: Floats, lam: float, *, times: int, seed: int, sizes: Sequence[float] = SIZES) -> Floats:
+def joined(
+    K: Floats,
+    k: Floats,
+    lam: float,
+    *,
+    times: int,
+    seed: int,
+    sizes: Sequence[float] = SIZES,
+    tell: Callable[[int, int], None] | None = None,
+) -> Floats:
     """(Q, n) by how much V(q | S) falls, on average, when item i joins a random S, over sizes of S from n/2 to n/32.
 
     A mean over sizes, as Shapley's value is: in small sets an item counts that lies near, in large ones an item that
@@ -67,12 +90,14 @@ def joined(K: Floats, k: Floats, lam: float, *, times: int, seed: int, sizes: Se
 
     Args:
         times: sets of the largest size that each item is met in; of smaller ones in proportion more.
-        sizes: of the sets, as shares of all items.
+        sizes: of the sets, as shares of all items. tell: is called with (done, total) sizes.
     """
     n = len(K)
     total = np.zeros(k.shape)
     generator = np.random.default_rng([seed, n])
-    for share in sizes:
+    for done, share in enumerate(sizes):
+        if tell is not None:
+            tell(done, len(sizes))
         size = max(2, min(n, round(share * n)))
         fallen, met = np.zeros(k.shape), np.zeros(n)
         for _ in range(round(times * max(sizes) / share)):  # small sets differ more, and cost less

@@ -15,15 +15,16 @@ from torch import Tensor
 
 from pellucid.core.batch import Condition
 from pellucid.core.capabilities import How, Samples
-from pellucid.core.codec import Constrains
-from pellucid.core.errors import BadInput, MissingCapability
+from pellucid.core.errors import MissingCapability
 from pellucid.core.rows import Rows
+from pellucid.core.space import zeros
 from pellucid.core.trace import Silent
+from pellucid.explain.named import named, words_for
 
 if TYPE_CHECKING:
     from pellucid.model import Data, Fitted
 
-__all__ = ["Told", "redrawn", "told", "words_for"]
+__all__ = ["Told", "redrawn", "told"]
 
 BATCH = 250  # rows drawn at once
 
@@ -50,45 +51,11 @@ def told(model: Fitted, seed: int, index: int, where: Mapping[str, object] | Non
     Raises:
         BadInput: a negative index, or what `model.sample` refuses. MissingCapability: the model cannot draw.
     """
-    if index < 0:
-        raise BadInput(f"index is {index}", accepted="0 or more")
-    how, where = how or model.how(), dict(where or {})
-    asked = {k: v for k, v in where.items() if k in model.codec.conditions}
-    ids = torch.tensor([index])
-    watched = isinstance(model.codec, Constrains) and bool(model.codec.watched())
-    if len(asked) < len(where) or watched:  # met by rejection: the sample of this index has another id
-        found = model.sample(index + 1, seed=seed, where=where, how=how)
-        if found.route == "completion":
-            raise BadInput(
-                "a row that was drawn around what is known cannot be drawn again otherwise",
-                accepted="words that are conditions of the model, or none",
-            )
-        ids = found.ids[index:]
-    draw = model.sample(ids=ids, seed=seed, where=asked, how=how)
-    other = {k: str(v) for k, v in where.items() if k not in asked}
-    return Told(draw.items, draw.condition, how, int(ids[0]), words_for(model, draw.condition) | other, other)
-
-
-def words_for(model: Fitted, condition: Condition, row: int = 0) -> dict[str, str]:
-    """What a row of a condition says, in the user's words; what is not given is left out."""
-    given = [k for k, g in condition.given.items() if bool(g[row])]
-    one = condition.take(slice(row, row + 1))
-    items = model.codec.decode(_blank(model, 1), one, Rows(0, torch.zeros(1, dtype=torch.int64)))
-    found: dict[str, str] = {}
-    for name in given:
-        values = {"class": getattr(items, "labels", None), "caption": getattr(items, "captions", None)}.get(name)
-        frame = getattr(items, "frame", None)
-        if values is not None:
-            found[name] = str(values[0])
-        else:
-            found[name] = str(frame[name].iloc[0]) if frame is not None and name in frame else "given"
-    return found
-
-
-def _blank(model: Fitted, rows: int) -> Tensor:
-    from pellucid.core.space import zeros
-
-    return zeros(model.codec.space, rows)
+    name = named(model, seed, index, where, how)
+    ids = name.again("a row that was drawn around what is known cannot be drawn again otherwise")
+    draw = model.sample(ids=ids, seed=seed, where=name.asked, how=name.how)
+    other = {k: str(v) for k, v in name.other.items()}
+    return Told(draw.items, draw.condition, name.how, int(ids[0]), words_for(model, draw.condition) | other, other)
 
 
 @torch.no_grad()
@@ -115,6 +82,6 @@ def redrawn(model: Fitted, seed: int, ids: Tensor, condition: Condition, how: Ho
         rows, part = Rows(seed, ids[at : at + BATCH]), condition.take(slice(at, at + BATCH))
         y = engine.sample(rows.fork("sample").to(device), part.to(device), how, Silent())
         events.append(model.bridge.back(y.cpu(), rows.fork("bridge")))
-    x = torch.cat(events) if events else _blank(model, 0)
+    x = torch.cat(events) if events else zeros(model.codec.space, 0)
     items: Data = model.codec.decode(x, condition, Rows(seed, ids).fork("decode"))
     return items, x

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from pellucid.core.batch import Condition
 from pellucid.core.capabilities import Denoises, How
-from pellucid.core.errors import BadInput, Stopped
+from pellucid.core.errors import BadInput
 from pellucid.core.interval import Interval, wilson
 from pellucid.core.report import (
     Block,
@@ -36,7 +36,7 @@ from pellucid.core.report import (
     Verdict,
 )
 from pellucid.core.rows import Rows
-from pellucid.core.run import Progress, Run
+from pellucid.core.run import Run
 from pellucid.explain.commitment import Commitment, commitment
 from pellucid.explain.faithfulness import Faithfulness
 from pellucid.explain.sorting import Sorter, sorter_for
@@ -231,11 +231,7 @@ def trajectory(
     fast = torch.autocast(walk.final.device.type, torch.bfloat16, enabled=model.recipe.get("precision") == "bfloat16")
 
     def tell(name: str, done: int, total: int) -> None:
-        if run.stopping():
-            stopped = Stopped("the explanation was stopped", next="Nothing was written.")
-            vars(stopped)["exit_code"] = run.stop_code()
-            raise stopped
-        run.emit(Progress(stage=f"walks {name}", done=done, total=total))
+        run.step(f"walks {name}", done, total, came="the explanation was stopped")
 
     def walks(x_t: Mapping[int, Tensor], condition: Condition, guidance: float, name: str, m: int) -> Commitment:
         return commitment(

@@ -12,12 +12,10 @@ from torch import Tensor
 
 from pellucid.core.batch import Condition
 from pellucid.core.capabilities import Denoises, How, expand_like
-from pellucid.core.codec import Constrains
-from pellucid.core.errors import BadInput
 from pellucid.core.report import Block, Frames, Pictures, Table
 from pellucid.core.rows import Rows
-from pellucid.core.space import zeros
 from pellucid.core.trace import Recording
+from pellucid.explain.named import named, words_for
 
 if TYPE_CHECKING:
     from pellucid.model import Fitted
@@ -53,42 +51,18 @@ def walked(
     steps: int,
 ) -> Walk:
     """Draw the sample (seed, index, where, how) again and record at most `steps` steps of its way, evenly."""
-    if index < 0:
-        raise BadInput(f"index is {index}", accepted="0 or more")
-    how, where = how or model.how(), dict(where or {})
-    asked = {k: v for k, v in where.items() if k in model.codec.conditions}
-    ids = torch.tensor([index])
-    watched = isinstance(model.codec, Constrains) and bool(model.codec.watched())
-    if len(asked) < len(where) or watched:  # met by rejection: the sample of this index has another id
-        found = model.sample(index + 1, seed=seed, where=where, how=how)
-        if found.route == "completion":
-            raise BadInput(
-                "the way to a row that was drawn around what is known cannot be shown",
-                accepted="words that more rows meet, or none",
-                why="Too few rows that were drawn freely met them.",
-            )
-        ids = found.ids[index:]
+    name = named(model, seed, index, where, how)
+    ids, how = name.again("the way to a row that was drawn around what is known cannot be shown"), name.how
     sigmas = engine.sigmas(how)
     last = len(sigmas) - 1
     chosen = sorted({round(i * (last - 1) / max(1, min(steps, last) - 1)) for i in range(min(steps, last))})
     trace = Recording(["x_t", "denoised"], [*chosen, last])
-    draw = model.sample(ids=ids, seed=seed, where=asked, how=how, trace=trace)
+    draw = model.sample(ids=ids, seed=seed, where=name.asked, how=how, trace=trace)
     x_t = trace.kept["x_t"]
     final = x_t.pop(last)
     device = final.device
-    request = _words(model, draw.condition) | {k: str(v) for k, v in where.items()}
+    request = words_for(model, draw.condition) | {k: str(v) for k, v in (where or {}).items()}
     return Walk(x_t, trace.kept["denoised"], final, sigmas, draw.condition.to(device), ids.to(device), how, request)
-
-
-def _words(model: Fitted, condition: Condition) -> dict[str, str]:
-    """What was asked for, in the user's words: the values that the codec reads back from the condition."""
-    given = [k for k, g in condition.given.items() if bool(g.any())]
-    rows = Rows(0, torch.zeros(1, dtype=torch.int64))
-    items = model.codec.decode(zeros(model.codec.space, 1), condition.to("cpu"), rows)
-    labels, frame = getattr(items, "labels", None), getattr(items, "frame", None)
-    if labels is not None and "class" in given:
-        return {"class": str(labels[0])}
-    return {k: str(frame[k].iloc[0]) for k in given} if frame is not None else dict.fromkeys(given, "given")
 
 
 def shown_noisy(x_t: Tensor, sigma: Tensor) -> Tensor:

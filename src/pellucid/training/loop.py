@@ -510,9 +510,7 @@ def _stop(run: Run, came: str, saved: bool) -> Stopped:
         following = "A checkpoint was saved."
     else:
         following = f"A checkpoint was saved. Go on with: pellucid fit --resume {run.folder}"
-    error = Stopped(came, next=following)
-    vars(error)["exit_code"] = run.stop_code()  # the class knows Ctrl-C; SIGTERM has a code of its own
-    return error
+    return run.stopped(came, following)
 
 
 def _explained(bad: NonFiniteLoss, job: _Job, settings: Training, k: int) -> NonFiniteLoss:
