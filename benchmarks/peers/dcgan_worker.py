@@ -12,12 +12,12 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from on_command import steps_on_command
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
@@ -84,17 +84,9 @@ def turns(job: Mapping[str, Any]) -> None:
 
     parameters = [sum(p.numel() for p in net.parameters()) for net in (forger, judge)]
     about = {"generator": parameters[0], "critic": parameters[1], "torch": torch.__version__}
-    print(
-        json.dumps({**about, "precision": job["precision"], "optimizer": "fused Adam" if fused else "Adam"}), flush=True
+    steps_on_command(
+        {**about, "precision": job["precision"], "optimizer": "fused Adam" if fused else "Adam"}, lambda _: move()
     )
-    for line in sys.stdin:
-        if not line.strip():
-            break
-        count = json.loads(line)["steps"]
-        began = time.process_time()
-        for _ in range(count):
-            move()
-        print(json.dumps({"seconds": time.process_time() - began}), flush=True)
 
 
 if __name__ == "__main__":

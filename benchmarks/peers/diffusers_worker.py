@@ -39,6 +39,7 @@ from diffusers.training_utils import (  # type: ignore[import-not-found]
     EMAModel,
     compute_density_for_timestep_sampling,
 )
+from on_command import steps_on_command
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
@@ -256,15 +257,7 @@ def turns(job: dict[str, Any]) -> None:
         "mflop_a_picture": round(counter.get_total_flops() / 2e6),
         "versions": {name: version(name) for name in ("torch", "diffusers")},
     }
-    print(json.dumps(about), flush=True)
-    for line in sys.stdin:
-        if not line.strip():
-            break
-        count = json.loads(line)["steps"]
-        began = time.process_time()
-        for _ in range(count):
-            trainer.step()
-        print(json.dumps({"seconds": time.process_time() - began}), flush=True)
+    steps_on_command(about, lambda _: trainer.step())
 
 
 def main() -> None:

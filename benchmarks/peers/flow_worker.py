@@ -29,6 +29,7 @@ import normflows  # type: ignore[import-not-found]
 import numpy as np
 import torch
 import zuko  # type: ignore[import-not-found]
+from on_command import steps_on_command
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
@@ -135,14 +136,7 @@ def turns(job: dict[str, Any]) -> None:
     """Answer each line {"steps": n} with the CPU seconds that n steps took; an empty line ends."""
     with np.load(job["data"]) as file:
         trainer = Trainer(job, torch.from_numpy(file["train"]), None)
-    print(json.dumps(about(trainer)), flush=True)
-    for line in sys.stdin:
-        if not line.strip():
-            break
-        began = time.process_time()
-        for _ in range(json.loads(line)["steps"]):
-            trainer.step()
-        print(json.dumps({"seconds": time.process_time() - began}), flush=True)
+    steps_on_command(about(trainer), lambda _: trainer.step())
 
 
 def about(trainer: Trainer) -> dict[str, Any]:

@@ -24,7 +24,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from on_command import steps_on_command
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -77,8 +79,9 @@ class Trainer:
 
     def __init__(self, job: dict[str, Any], part: Callable[[], float]) -> None:
         torch.manual_seed(job["seed"])
-        codes = torch.load(job["data"], weights_only=True)
-        self.train, self.held, symbols = codes["train"], codes["held"], int(codes["symbols"])
+        with np.load(job["data"]) as codes:
+            self.train, self.held = (torch.from_numpy(codes[part]) for part in ("train", "held"))
+            symbols = int(codes["symbols"])
         self.model, self.part, self.k = GPT(symbols), part, 0
         self.batch, self.bfloat = job.get("batch", BATCH), job.get("precision") == "bfloat16"
         matrices = [p for p in self.model.parameters() if p.ndim >= 2]
@@ -126,14 +129,7 @@ def fit(job: dict[str, Any]) -> dict[str, Any]:
 def turns(job: dict[str, Any]) -> None:
     """Answer each line {"steps": n} with the CPU seconds that n steps took; an empty line ends."""
     trainer = Trainer(job, lambda: 0.0)
-    print(json.dumps(about(trainer.model)), flush=True)
-    for line in sys.stdin:
-        if not line.strip():
-            break
-        began = time.process_time()
-        for _ in range(json.loads(line)["steps"]):
-            trainer.step()
-        print(json.dumps({"seconds": time.process_time() - began}), flush=True)
+    steps_on_command(about(trainer.model), lambda _: trainer.step())
 
 
 @torch.no_grad()

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from on_command import steps_on_command
 
 from pellucid.core.batch import Batch
 from pellucid.core.rows import Rows
@@ -117,17 +118,7 @@ def turns(job: dict[str, Any]) -> None:
     """Answer each line {"steps": n} with the CPU seconds that n steps took; an empty line ends."""
     trainer = Trainer(job, 100_000)
     with matmul_route(trainer.arithmetic.matmul), trainer.walk() as walk:
-        print(json.dumps(trainer.about()), flush=True)
-        k = 0
-        for line in sys.stdin:
-            if not line.strip():
-                break
-            count = json.loads(line)["steps"]
-            began = time.process_time()
-            for _ in range(count):
-                walk.move(k, trainer.schedule)
-                k += 1
-            print(json.dumps({"seconds": time.process_time() - began}), flush=True)
+        steps_on_command(trainer.about(), lambda k: walk.move(k, trainer.schedule))
 
 
 def generate(job: dict[str, Any]) -> dict[str, Any]:

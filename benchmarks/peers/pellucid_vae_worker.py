@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from on_command import steps_on_command
 from torch import Tensor, nn
 
 from pellucid.core.batch import TensorExamples
@@ -64,17 +64,7 @@ def turns(job: Mapping[str, Any]) -> None:
         "training": {"clip": training.clip, "ema": training.ema},
     }
     with matmul_route(arithmetic.matmul), Walk(step, examples, training, 0, run) as walk:
-        print(json.dumps(about), flush=True)
-        k = 0
-        for line in sys.stdin:
-            if not line.strip():
-                break
-            count = json.loads(line)["steps"]
-            began = time.process_time()
-            for _ in range(count):
-                walk.move(k, schedule)
-                k += 1
-            print(json.dumps({"seconds": time.process_time() - began}), flush=True)
+        steps_on_command(about, lambda k: walk.move(k, schedule))
 
 
 def main() -> None:

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from on_command import steps_on_command
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -122,17 +123,7 @@ def turns(job: Mapping[str, Any]) -> None:
         "settings": job["settings"],
     }
     with matmul_route(arithmetic.matmul), Walk(step, examples, training, 0, run, bridge) as walk:
-        print(json.dumps(about), flush=True)
-        k = 0
-        for line in sys.stdin:
-            if not line.strip():
-                break
-            count = json.loads(line)["steps"]
-            began = time.process_time()
-            for _ in range(count):
-                walk.move(k, schedule)
-                k += 1
-            print(json.dumps({"seconds": time.process_time() - began}), flush=True)
+        steps_on_command(about, lambda k: walk.move(k, schedule))
 
 
 def _mflop(step: Step, batch: Any, rows: Rows) -> int:

@@ -30,7 +30,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import torch
+import numpy as np
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
@@ -56,9 +56,9 @@ GENERATION_BARS = {1: 7.0, 16: None}  # the bar at 16 is against another peer, w
 def write(text: Path, folder: Path) -> dict[str, Any]:
     """The text's codes for the peer, split as ours is; and what both jobs share."""
     data = read_text(text)
-    codes = torch.from_numpy(data.codes.astype("int64"))
-    cut, path = len(codes) - round(len(codes) * 0.1), folder / "codes.pt"
-    torch.save({"train": codes[:cut], "held": codes[cut:], "symbols": len(data.pieces)}, path)
+    codes = data.codes.astype("int64")
+    cut, path = len(codes) - round(len(codes) * 0.1), folder / "codes.npz"
+    np.savez(path, train=codes[:cut], held=codes[cut:], symbols=len(data.pieces))
     return {"data": str(path), "text": str(text), "context": CONTEXT, "symbols": len(data.pieces)}
 
 
