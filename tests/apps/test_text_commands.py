@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -120,6 +121,49 @@ def test_a_prompt_goes_on_in_the_terminal(fitted: Path) -> None:
         run("sample", fitted / "run", "--stop", "x")
     with pytest.raises(BadInput, match="--out came with --prompt"):
         run(*asked, "--out", str(fitted / "x.txt"))
+
+
+def test_samples_of_a_list_satisfy_a_pattern_or_a_grammar(tmp_path: Path) -> None:
+    (tmp_path / "names.txt").write_text("\n".join(["ada", "bob", "eve", "al", "[1]", "[0,1]", '"a"'] * 10))
+    run("fit", tmp_path / "names.txt", "--family", "ngram", "--set", "order=2", "--out", tmp_path / "run", "-q")
+    asked = ("sample", tmp_path / "run", "-n", "30")
+    assert all(
+        re.fullmatch("[ab]l?[a-d]+", line) for line in run(*asked, "--match", "[ab]l?[a-d]+").stdout.splitlines()
+    )
+    run(*asked, "--grammar", "json", "--out", tmp_path / "made.txt", "-q")
+    made = (tmp_path / "made.txt").read_text().splitlines()
+    assert len([json.loads(line) for line in made]) == 30
+    streamed = run(*asked[:2], "--stream", "-n", "2", "--match", "a.*|b", "--seed", "3").stdout.splitlines()
+    side_by_side = json.loads(
+        run(*asked[:2], "--prompt", "", "-n", "2", "--match", "a.*|b", "--seed", "3", "--json").stdout
+    )
+    assert streamed == side_by_side["texts"]
+    for words, said in (
+        (("--match", "a(b"), "at character 2"),
+        (("--match", "z+"), "no token can satisfy the pattern 'z\\+'"),
+        (("--match", "a", "--grammar", "json"), "both given"),
+        (("--grammar", "jsn"), "Did you mean 'json'"),
+        (("--prompt", "e", "--match", "a.*"), "nothing that begins with 'e'"),
+        (("--prompt", "", "--length", "2", "--match", "a{3}"), "at least 3 symbols"),
+        (("--stream", "--json"), "--stream came with --json"),
+    ):
+        with pytest.raises(BadInput, match=said):
+            run(*asked, *words)
+
+
+@pytest.mark.parametrize("unit", ["characters", "words", "bytes"])
+def test_a_running_text_ends_where_its_constraint_is_satisfied(unit: str, tmp_path: Path) -> None:
+    (tmp_path / "verse.txt").write_text(VERSE)
+    words = ("--family", "ngram", "--set", "order=4", "--text", "window=20", "--text", f"unit={unit}")
+    run("fit", tmp_path / "verse.txt", *words, "--out", tmp_path / "run", "-q")
+    pattern = "the (cat|dog|rat)( sat)? on the mat"
+    found = json.loads(run("sample", tmp_path / "run", "-n", "8", "--match", pattern, "--json").stdout)["texts"]
+    assert len(found) == 8
+    assert all(re.fullmatch(pattern, text) for text in found)
+    after = run(
+        "sample", tmp_path / "run", "--prompt", "the cat", "--match", pattern + "[a-z ]*", "--length", "40"
+    ).stdout
+    assert re.fullmatch(pattern + "[a-z ]*\n", after)
 
 
 def test_texts_are_compared_by_likelihood(fitted: Path) -> None:

@@ -35,8 +35,11 @@ from pellucid.apps.words import (
     Constraints,
     ConstraintsFile,
     DropBreaking,
+    Grammar,
+    Match,
     NoMissing,
     Shares,
+    Stream,
     check_count,
     check_minutes,
     check_outside,
@@ -337,6 +340,9 @@ def sample(
     stop: Annotated[
         list[str] | None, typer.Option("--stop", metavar="TEXT", help="With --prompt: end before this; repeatable.")
     ] = None,
+    match: Match = None,
+    grammar: Grammar = None,
+    stream: Stream = False,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -353,13 +359,18 @@ def sample(
     from pellucid.domains.write import check_target
 
     check_count(n)
-    if prompt is not None:
+    kept: Any = {"match": match, "grammar": grammar}
+    if stream and (as_json or out is not None):
+        raise BadInput(f"--stream came with {'--json' if as_json else '--out'}", accepted="one of them")
+    if prompt is not None or stream:
         from pellucid.apps.going_on import go_on_here
 
+        asked = "--prompt" if prompt is not None else "--stream"
         for option, value in {"--where": where, "--class": of_class, "--out": out, "--share": share}.items():
             if value:
-                raise BadInput(f"{option} came with --prompt", accepted="-n, --seed, --how, --length, --stop, --json")
-        go_on_here(folder, prompt, n or 1, length, seed, pairs(how, "--how"), tuple(stop or ()), as_json, quiet)
+                raise BadInput(f"{option} came with {asked}", accepted="-n, --seed, --how, --length, --stop, --json")
+        words_of, ends = pairs(how, "--how"), tuple(stop or ())
+        go_on_here(folder, prompt or "", n or 1, length, seed, words_of, ends, as_json, quiet, stream=stream, **kept)
         return
     if stop:
         raise BadInput("--stop came without --prompt", accepted="both")
@@ -368,6 +379,15 @@ def sample(
     pairs(where, "--where")  # refused before anything is loaded
     unlike, shares = pairs(against, "--against"), shares_of(share)
     model = opened(folder)
+    if match is not None or grammar is not None:
+        from pellucid.tasks.constrained import within
+
+        if getattr(model.codec.space, "running", False):  # windows have no end, so texts of their own are written
+            from pellucid.apps.going_on import go_on_here
+
+            go_on_here(model, "", n, length, seed, pairs(how, "--how"), (), as_json, quiet, **kept)
+            return
+        model = within(model, **kept)
     if out is not None:
         check_target(out, model.codec.kind, force=force)
     words = wishes(model, where, of_class)

@@ -1,7 +1,8 @@
-"""`pellucid sample RUN --prompt TEXT`: a text goes on in the terminal, piece by piece as it is drawn."""
+"""`pellucid sample RUN --prompt TEXT` or `--stream`: texts that are written in the terminal as they are drawn."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,15 +13,17 @@ from pellucid.apps.opened import opened
 from pellucid.core.settings import from_words
 from pellucid.core.wording import clean
 from pellucid.domains.pieces import visible
-from pellucid.domains.texts import RULE
+from pellucid.domains.texts import RULE, TextCodec
 from pellucid.families.next_symbol import SymbolHow
+from pellucid.model import Fitted
+from pellucid.tasks.constrained import symbols_of
 from pellucid.tasks.continuation import go_on, go_on_many, slides
 
 __all__ = ["go_on_here"]
 
 
 def go_on_here(
-    path: Path,
+    run: Path | Fitted,
     prompt: str,
     count: int,
     length: int,
@@ -29,21 +32,35 @@ def go_on_here(
     stop: tuple[str, ...],
     as_json: bool,
     quiet: bool,
+    *,
+    match: str | None = None,
+    grammar: str | None = None,
+    stream: bool = False,
 ) -> None:
-    """Print what the model writes after the prompt; several continuations are written side by side."""
-    model, how = opened(path), from_words(SymbolHow, dict(words))
+    """Print what the model writes after the prompt.
+
+    Several continuations are written side by side, or with `stream` one after another as they are drawn.
+    """
+    model = run if isinstance(run, Fitted) else opened(run)
+    how = from_words(SymbolHow, dict(words))
+    kept = symbols_of(model, match=match, grammar=grammar) if match is not None or grammar is not None else None
     said = slides(model, prompt, length)
     if said and not (as_json or quiet):
         typer.echo(f"· {said}", err=True)
-    if as_json or count > 1:
-        texts = go_on_many(model, prompt, count, length=length, seed=seed, how=how, stop=stop)
+    if as_json or (count > 1 and not stream):
+        texts = go_on_many(model, prompt, count, length=length, seed=seed, how=how, stop=stop, within=kept)
         if as_json:
             notices = [said] if said else []
             print_json({"prompt": prompt, "seed": seed, "texts": [visible(t) for t in texts], "notices": notices})
             return
         typer.echo(f"\n{RULE}\n".join(clean(prompt + visible(text)) for text in texts))
         return
-    typer.echo(clean(prompt), nl=False)
-    for drawn in go_on(model, prompt, length=length, seed=seed, how=how, stop=stop):
-        typer.echo(clean(visible(drawn.piece)), nl=False)
-    typer.echo("")
+    lines = isinstance(model.codec, TextCodec) and model.codec.form == "lines"
+    for row in range(count):
+        if row and not lines:
+            typer.echo(RULE)
+        typer.echo(clean(prompt), nl=False)
+        for drawn in go_on(model, prompt, length=length, seed=seed, how=how, stop=stop, within=kept, row=row):
+            typer.echo(clean(visible(drawn.piece)), nl=False)
+            sys.stdout.flush()
+        typer.echo("")

@@ -15,8 +15,11 @@ __all__ = [
     "Constraints",
     "ConstraintsFile",
     "DropBreaking",
+    "Grammar",
+    "Match",
     "NoMissing",
     "Shares",
+    "Stream",
     "check_count",
     "check_minutes",
     "check_outside",
@@ -50,6 +53,11 @@ Shares = Annotated[
         "--share", metavar="COLUMN:VALUE=SHARE", help="So many rows of a value, as 'income:>50K=0.5'; repeatable."
     ),
 ]
+Match = Annotated[
+    str | None, typer.Option("--match", metavar="REGEX", help="Of texts: every one matches this as a whole.")
+]
+Grammar = Annotated[str | None, typer.Option("--grammar", help="Of texts: every one is json, or smiles.")]
+Stream = Annotated[bool, typer.Option("--stream", help="Of texts: print them as they are drawn; n is 1 unless said.")]
 NoMissing = Annotated[bool, typer.Option("--no-missing", help="Fill missing cells of tables.")]
 
 MOST = 10_000_000  # items at once: more do not fit into memory

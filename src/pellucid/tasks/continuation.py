@@ -11,17 +11,19 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pellucid.core.batch import Condition
 from pellucid.core.capabilities import Predicts
 from pellucid.core.codec import Identity
-from pellucid.core.errors import BadInput, MissingCapability
+from pellucid.core.errors import BadInput, MissingCapability, shown
 from pellucid.core.rows import Rows
 from pellucid.core.space import Tokens
 from pellucid.domains.pieces import joined
 from pellucid.domains.text_files import text_of
 from pellucid.domains.texts import TextCodec
+from pellucid.drawing.within import NEVER, Leash, Symbols, too_long
 from pellucid.families.next_symbol import SymbolHow, draw_symbols
 from pellucid.model import Fitted
 
@@ -40,10 +42,14 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Next:
-    """What was drawn next: symbols (B,) and the logits (B, V) that they were drawn from."""
+    """What was drawn next: symbols (B,) and the logits (B, V) that they were drawn from.
+
+    over: (B,) bool: rows that had ended before, as a constraint says; their symbols do not count.
+    """
 
     symbols: Tensor
     logits: Tensor
+    over: NDArray[np.bool_]
 
 
 def go_on(
@@ -54,6 +60,8 @@ def go_on(
     seed: int = 0,
     how: SymbolHow | None = None,
     stop: Sequence[str] = (),
+    within: Symbols | None = None,
+    row: int = 0,
 ) -> Iterator[Drawn]:
     """What the model writes after a prompt, piece by piece as it is drawn; a list's item ends where it ends.
 
@@ -61,17 +69,21 @@ def go_on(
         prompt: may be empty; what the model never learned is read as its unknown piece.
         length: pieces, at most. how: temperature, top_k, top_p, min_p, penalty, no_repeat.
         stop: strings before which it ends; they are not given. Pieces that may begin one are held back until sure.
+        within: what prompt and continuation satisfy together, see `constrained.symbols_of`; it holds for what is
+            written without a stop. A running text ends where it is satisfied and nothing that fits can follow.
+        row: whose random numbers are taken, see `go_on_many`.
 
     Raises:
         MissingCapability: no model of text that predicts its next symbol.
-        BadInput: length below 1, an empty stop, or a prompt of a list that leaves no room.
+        BadInput: length below 1, an empty stop, a prompt of a list that leaves no room, or a constraint that nothing
+            satisfies after this prompt in this length.
     """
     codec, given = _given(model, prompt, length, stop)
-    rows = Rows(seed, torch.zeros(1, dtype=torch.int64))
+    rows = Rows(seed, torch.tensor([row]))
     held: list[Drawn] = []
-    for found in _going(model, codec, given, length, rows, how):
+    for found in _going(model, codec, given, length, rows, how, within):
         symbol = int(found.symbols[0])
-        if codec.form == "lines" and symbol == 0:
+        if found.over[0] or (codec.form == "lines" and symbol == 0):
             break
         p = found.logits.softmax(-1)[0]
         likeliest = int(p.argmax())
@@ -98,6 +110,7 @@ def go_on_many(
     seed: int = 0,
     how: SymbolHow | None = None,
     stop: Sequence[str] = (),
+    within: Symbols | None = None,
 ) -> list[str]:
     """`count` continuations of a prompt, written side by side. Arguments and errors as of `go_on`.
 
@@ -108,9 +121,9 @@ def go_on_many(
         raise BadInput(f"count is {count}", accepted="1 or more")
     rows = Rows(seed, torch.arange(count))
     texts, over = [""] * count, np.zeros(count, bool)
-    for found in _going(model, codec, given.expand(count, -1), length, rows, how):
+    for found in _going(model, codec, given.expand(count, -1), length, rows, how, within):
         for i, symbol in enumerate(found.symbols.tolist()):
-            if over[i] or (codec.form == "lines" and symbol == 0):
+            if over[i] or found.over[i] or (codec.form == "lines" and symbol == 0):
                 over[i] = True
                 continue
             texts[i] += _piece(codec, symbol)
@@ -138,17 +151,26 @@ def slides(model: Fitted, prompt: str, length: int) -> str | None:
 
 @torch.no_grad()
 def written(
-    engine: Predicts, space: Tokens, given: Tensor, length: int, rows: Rows, how: SymbolHow, never: int | None = None
+    engine: Predicts,
+    space: Tokens,
+    given: Tensor,
+    length: int,
+    rows: Rows,
+    how: SymbolHow,
+    never: int | None = None,
+    leash: Leash | None = None,
 ) -> Iterator[Next]:
     """Symbols after `given`, one after another for all rows at once.
 
     Args:
         given: (B, t) what stands before, of which a window's symbols are seen. rows: B, whose numbers are drawn.
-        never: a symbol that is not to be drawn.
+        never: a symbol that is not to be drawn. leash: keeps a constraint; it stands behind `given`.
 
     When a window is full, its newer half stays as the context and the older half is forgotten.
     """
     size, tokens, cache = space.length, given, None
+    most = min(length, size - given.shape[1]) if space.ends else length
+    over = np.zeros(len(given), bool)
     u = rows.fork("go on").uniform(length, dtype=torch.float64).to(given.device)
     for k in range(length):
         if tokens.shape[1] >= size and not (cache is None and space.ends):
@@ -161,9 +183,14 @@ def written(
         logits, cache = engine.step(cache, new)
         if never is not None:
             logits[:, never] = -math.inf
+        if leash is not None:
+            logits = leash.narrow(logits, most - k)
+            over = leash.over.copy()
         symbols = draw_symbols(logits, u[:, k], how, tokens)
         tokens = torch.cat((tokens, symbols[:, None]), dim=1)
-        yield Next(symbols, logits)
+        if leash is not None:
+            leash.took(symbols)
+        yield Next(symbols, logits, over)
 
 
 def _given(model: Fitted, prompt: str, length: int, stop: Sequence[str]) -> tuple[TextCodec, Tensor]:
@@ -183,14 +210,35 @@ def _given(model: Fitted, prompt: str, length: int, stop: Sequence[str]) -> tupl
 
 
 def _going(
-    model: Fitted, codec: TextCodec, given: Tensor, length: int, rows: Rows, how: SymbolHow | None
+    model: Fitted,
+    codec: TextCodec,
+    given: Tensor,
+    length: int,
+    rows: Rows,
+    how: SymbolHow | None,
+    within: Symbols | None = None,
 ) -> Iterator[Next]:
     device = next((p.device for p in model.engine.parameters()), given.device)
     model.engine.eval()
     engine = model.need(Predicts, "go on with a text")
+    leash = None if within is None else _behind(within, codec, given, length)
     # what was never learned cannot be written
-    for found in written(engine, codec.space, given.to(device), length, rows, how or SymbolHow(), codec.unknown):
-        yield Next(found.symbols.cpu(), found.logits.cpu().double())
+    for found in written(engine, codec.space, given.to(device), length, rows, how or SymbolHow(), codec.unknown, leash):
+        yield replace(found, symbols=found.symbols.cpu(), logits=found.logits.cpu().double())
+
+
+def _behind(within: Symbols, codec: TextCodec, given: Tensor, length: int) -> Leash:
+    """The constraint where a prompt (B, t), the same in all rows, leaves it."""
+    state = within.start()
+    for k, symbol in enumerate(given[0].tolist()):
+        if within.costs([state])[0, symbol] >= NEVER:
+            text = "".join(_piece(codec, s) for s in given[0, : k + 1].tolist())
+            raise BadInput(f"nothing that begins with {shown(text)} satisfies {within.name}", next="Change the prompt.")
+        state = within.after(state, symbol)
+    room = min(length, codec.space.length - given.shape[1]) if codec.space.ends else length
+    if within.cost(state) > room:
+        raise too_long(within, within.cost(state), room)
+    return Leash(within, len(given), ends=codec.space.ends, start=state)
 
 
 def _before(held: list[Drawn], length: int) -> Iterator[Drawn]:
