@@ -44,6 +44,8 @@ FAMILIES: dict[str, str] = {
     "glow": "pellucid.families.glow:Glow",
     "vq": "pellucid.families.vq:VQ",
     "autoregressive": "pellucid.families.autoregressive:Autoregressive",
+    "lstm": "pellucid.families.lstm:LSTM",
+    "wavenet": "pellucid.families.wavenet:WaveNet",
     "diffusion": "pellucid.families.flow_matching:FlowMatching",
     "edm": "pellucid.families.edm:EDM",
     "ddpm": "pellucid.families.ddpm:DDPM",
