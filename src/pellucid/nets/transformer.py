@@ -19,6 +19,8 @@ from torch import Tensor, nn
 
 __all__ = ["Attention", "Cache", "Norm", "Places", "Transformer", "TransformerBlock", "rotate"]
 
+LANES, LONG = 16, 64  # float32 numbers in a vector register; keys from which on the rest of a vector matters little
+
 
 @dataclass(frozen=True)
 class Places:
@@ -118,7 +120,12 @@ class Attention(nn.Module):
     def weights(self, q: Tensor, k: Tensor, future: Tensor | None = None) -> Tensor:
         """q (B, heads, S, size) and k (B, heads, all, size) to weights (B, heads, S, all); `future` as in `Places`."""
         scores = q @ k.transpose(-1, -2)
-        return (scores if future is None else scores + future.to(scores.dtype)).softmax(dim=-1)
+        scores = scores if future is None else scores + future.to(scores.dtype)
+        short = -scores.shape[-1] % LANES
+        if not short or scores.shape[-2] == 1 or scores.shape[-1] > LONG or scores.device.type != "cpu":
+            return scores.softmax(dim=-1)
+        # torch's softmax over a last axis that is no multiple of the vector width goes number by number
+        return nn.functional.pad(scores, (0, short), value=-math.inf).softmax(dim=-1)[..., :-short]
 
     def forward(self, x: Tensor, places: Places | None = None, layer: int = 0, cache: Cache | None = None) -> Tensor:
         """x (B, S, width) to the same shape; with a cache, x are the slots that follow it and are written there."""
@@ -164,7 +171,7 @@ class TransformerBlock(nn.Module):
         mixed = self.attention(self.read(x, layer, cache), places, layer, cache)
         x = x + (mixed if keep is None else mixed * keep[0])
         seen = _shifted(self.norm2(x), self.mix2, None if cache is None else cache.last[layer, 1])
-        thought = self.outer(self.inner(seen).relu().square())
+        thought = self.outer(_squared(self.inner(seen)))
         return x + (thought if keep is None else thought * keep[1])
 
 
@@ -313,6 +320,35 @@ class _UnitTurned(torch.autograd.Function):
         a, b = (g * sin.to(g.dtype)).chunk(2, dim=-1)
         back = torch.addcmul(torch.cat((b, a), dim=-1), g, cos.to(g.dtype))
         return _straightened(back, x * r, r), None, None
+
+
+def _squared(x: Tensor) -> Tensor:
+    """relu(x)^2."""
+    if not torch.is_grad_enabled():
+        return x.relu().square()
+    out: Tensor = _SquaredReLU.apply(x)[0]
+    return out
+
+
+class _SquaredReLU(torch.autograd.Function):
+    """relu(x)^2, with its gradient 2 relu(x) written out: two passes instead of the five that autograd takes."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor) -> tuple[Tensor, Tensor]:
+        y = x.relu()
+        return y.square(), y
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: tuple[Tensor, Tensor]) -> None:
+        ctx.mark_non_differentiable(output[1])
+        ctx.save_for_backward(output[1])
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        (y,) = ctx.saved_tensors
+        return grads[0] * y * 2
 
 
 def _shifted(x: Tensor, mix: Tensor | None, last: Tensor | None = None) -> Tensor:
