@@ -36,6 +36,7 @@ from pellucid.drawing.drawn import Draw, Promise
 from pellucid.drawing.shares import groups_of
 from pellucid.drawing.words import Where, condition_of, in_words, listed, names_of, refuse_lists
 from pellucid.solvers.known import complete
+from pellucid.training.allocator import keep_freed_memory
 
 __all__ = ["Sampler", "device_of"]
 
@@ -95,6 +96,7 @@ class Sampler:
     ) -> Draw:
         """Samples as `Fitted.sample` says."""
         names = names_of(n, ids)
+        keep_freed_memory()
         if self.batch < 1:
             raise BadInput(f"batch is {self.batch}", accepted="a whole number of at least 1")
         words, unlike = listed("where", where, len(names)), listed("against", against, len(names))

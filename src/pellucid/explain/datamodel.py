@@ -29,6 +29,7 @@ from pellucid.core.rows import Rows
 from pellucid.core.run import Run
 from pellucid.core.settings import from_plain
 from pellucid.model import Fitted, build
+from pellucid.training.allocator import keep_freed_memory
 from pellucid.training.loop import count, train
 from pellucid.training.threads import threads
 
@@ -51,7 +52,7 @@ Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
 DRAWS = 64  # noises that an item's loss is averaged over
-AT_ONCE = 8192  # rows through the network together
+AT_ONCE = 50_000  # numbers of items that go through the network together; more are slower, for they leave the caches
 RESAMPLES = 300
 
 
@@ -100,7 +101,8 @@ def item_losses(
     engine.eval()
     device = next((p.device for p in engine.parameters()), torch.device("cpu"))
     draws = draws if isinstance(engine, Learns) else 1
-    out, step = [np.zeros(0)], max(1, AT_ONCE // draws)
+    keep_freed_memory()
+    out, step = [np.zeros(0)], max(1, AT_ONCE // (draws * max(1, y[:1].numel())))
     for i in range(0, len(y), step):
         part = y[i : i + step].to(device).repeat_interleave(draws, 0)
         told = condition.take(slice(i, i + step)).repeat(draws).to(device)

@@ -75,7 +75,7 @@ __all__ = ["InfluenceReport", "influence"]
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
-MOST = 4000  # training items that are compared with; of more, the nearest and a random part
+MOST = 2000  # training items that are compared with; of more, the nearest and a random part
 QUERIES = 96  # items not trained on, half to choose by and half to check on
 DRAWN = 32  # samples that are checked on beside them, when the model is trained again
 TIMES = 12  # random orders in which items are lost
