@@ -2,35 +2,24 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import pytest
 import torch
 
-from pellucid.core.batch import Batch, Condition
 from pellucid.core.errors import BadInput
 from pellucid.core.rows import Rows
 from pellucid.core.space import Real, Tokens
-from pellucid.core.trace import Silent
 from pellucid.families.glow import Aside, Glow, InvertibleConv
-from pellucid.families.reversible import FlowEngine, FlowHow, Step
-from tests.families.rowwise import CLASS, batch_of, check_rowwise, stir
+from pellucid.families.reversible import FlowEngine, Step
+from tests.families.flows import built, check_change_of_variables, check_density, check_inverse, check_samples, double
+from tests.families.rowwise import batch_of, check_rowwise, stir
 
 SPACES = [Real((1, 2, 2)), Real((1, 8, 4)), Real((2, 3, 5)), Real((3, 8, 12)), Real((1, 8, 8))]
 
 
 def build(space: Real, family: Glow | None = None) -> FlowEngine:
-    """An engine in float64, prepared and then stirred, so that no step is the identity."""
-    engine = (family or Glow(steps=2, width=8)).build(space, CLASS, Rows(0, torch.arange(1))).double()
-    engine.prepare(double(space, 64))
-    stir(engine, 0.05)
-    return engine
-
-
-def double(space: Real, count: int) -> Batch:
-    batch = batch_of(space, count)
-    return Batch(batch.x.double(), batch.ids, batch.condition)
+    return built(space, family or Glow(steps=2, width=8), 0.05)
 
 
 def convolution(channels: int) -> InvertibleConv:
@@ -76,27 +65,12 @@ def test_every_kind_of_step_is_undone_and_says_its_volume() -> None:
 @pytest.mark.parametrize("space", SPACES[:3])
 @pytest.mark.parametrize("bounded", [True, False])
 def test_log_prob_is_the_change_of_variables_with_autograds_jacobian(space: Real, bounded: bool) -> None:
-    engine = build(space, Glow(steps=2, width=8, bounded=bounded))
-    batch = double(space, 2)
-    value = engine.log_prob(batch, Rows(0, batch.ids)).value
-    for j in range(2):
-        condition = batch.condition.take(slice(j, j + 1))
-        jacobian = torch.func.jacrev(lambda x, c=condition: engine.encode(x[None], c)[0])(batch.x[j])
-        z = engine.encode(batch.x[j : j + 1], condition)[0]
-        expected = -0.5 * (z.square().sum() + len(z) * math.log(2 * math.pi))
-        expected = expected + torch.linalg.slogdet(jacobian.reshape(len(z), len(z))).logabsdet
-        torch.testing.assert_close(value[j], expected, rtol=1e-8, atol=1e-8)
+    check_change_of_variables(build(space, Glow(steps=2, width=8, bounded=bounded)), double(space, 2))
 
 
 @pytest.mark.parametrize("space", SPACES)
 def test_decoding_undoes_encoding_and_encoding_undoes_decoding(space: Real) -> None:
-    engine, batch = build(space), double(space, 6)
-    z = engine.encode(batch.x, batch.condition)
-    assert z.shape == (6, *engine.latent().shape)
-    torch.testing.assert_close(engine.decode(z, batch.condition), batch.x, rtol=1e-8, atol=1e-8)
-    noise = Rows(5, torch.arange(6)).normal(space.size, dtype=torch.float64)
-    x = engine.decode(noise, batch.condition)
-    torch.testing.assert_close(engine.encode(x, batch.condition), noise, rtol=1e-7, atol=1e-7)
+    check_inverse(build(space), double(space, 6))
 
 
 def test_in_half_precision_the_inverse_holds_still() -> None:
@@ -112,16 +86,7 @@ def test_in_half_precision_the_inverse_holds_still() -> None:
 
 def test_the_density_of_four_pixels_integrates_to_one() -> None:
     space = Real((1, 2, 2))
-    engine = build(space, Glow(steps=2, width=4, bounded=False))
-    side = torch.linspace(-7, 7, 21, dtype=torch.float64)
-    x = torch.cartesian_prod(*[side] * 4).reshape(-1, *space.shape)
-    with torch.no_grad():
-        values = [
-            engine.log_prob(Batch(part, torch.arange(len(part)), Condition()), Rows(0, torch.arange(len(part)))).value
-            for part in x.split(20_000)
-        ]
-    total = torch.cat(values).exp().sum() * (14 / 20) ** 4
-    assert float(total) == pytest.approx(1.0, abs=1e-3)
+    check_density(build(space, Glow(steps=2, width=4, bounded=False)), space, 7.0, 21, 1e-3)
 
 
 def test_scales_set_half_of_the_channels_aside() -> None:
@@ -139,11 +104,7 @@ def test_losses_are_row_by_row(space: Real) -> None:
 
 def test_samples_do_not_depend_on_the_batch() -> None:
     space = Real((1, 8, 4))
-    engine, rows, condition = build(space), Rows(1, torch.arange(5)), double(space, 5).condition
-    x = engine.sample(rows, condition, FlowHow(0.8), Silent())
-    alone = [engine.sample(rows.take(slice(j, j + 1)), condition.take(slice(j, j + 1)), FlowHow(0.8), Silent())
-             for j in range(5)]  # fmt: skip
-    torch.testing.assert_close(x, torch.cat(alone), rtol=1e-10, atol=1e-10)
+    check_samples(build(space), double(space, 5).condition)
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
 
@@ -11,73 +9,39 @@ from pellucid.core.batch import Batch, Condition
 from pellucid.core.errors import BadInput
 from pellucid.core.rows import Rows
 from pellucid.core.space import Real, Tokens
-from pellucid.core.trace import Silent
 from pellucid.families.coupling import keeps
 from pellucid.families.realnvp import RealNVP
-from pellucid.families.reversible import ActNorm, FlowEngine, FlowHow, Squash, Step
-from tests.families.rowwise import CLASS, batch_of, check_rowwise, events, stir
+from pellucid.families.reversible import ActNorm, FlowEngine, Squash, Step
+from tests.families.flows import built, check_change_of_variables, check_density, check_inverse, check_samples, double
+from tests.families.rowwise import batch_of, check_rowwise, events
 
 SPACES = [Real((1,)), Real((2,)), Real((5,)), Real((2, 3)), Real((1, 8, 8)), Real((2, 8, 12)), Real((1, 5, 4))]
 
 
 def build(space: Real, family: RealNVP | None = None) -> FlowEngine:
-    """An engine in float64, prepared and then stirred, so that no step is the identity."""
-    family = family or RealNVP(steps=3, width=8)
-    engine = family.build(space, CLASS, Rows(0, torch.arange(1))).double()
-    batch = batch_of(space, 64)
-    engine.prepare(Batch(batch.x.double(), batch.ids, batch.condition))
-    stir(engine, 0.03)
-    return engine
-
-
-def double(space: Real, count: int) -> Batch:
-    batch = batch_of(space, count)
-    return Batch(batch.x.double(), batch.ids, batch.condition)
+    return built(space, family or RealNVP(steps=3, width=8), 0.03)
 
 
 @pytest.mark.parametrize("space", SPACES)
 @pytest.mark.parametrize("bounded", [True, False])
 def test_log_prob_is_the_change_of_variables_with_autograds_jacobian(space: Real, bounded: bool) -> None:
-    engine = build(space, RealNVP(steps=3, width=8, bounded=bounded))
-    batch = double(space, 3)
-    value = engine.log_prob(batch, Rows(0, batch.ids)).value
-    for j in range(3):
-        condition = batch.condition.take(slice(j, j + 1))
-        jacobian = torch.func.jacrev(lambda x, c=condition: engine.encode(x[None], c)[0])(batch.x[j])
-        z = engine.encode(batch.x[j : j + 1], condition)[0]
-        expected = -0.5 * (z.square().sum() + len(z) * math.log(2 * math.pi))
-        expected = expected + torch.linalg.slogdet(jacobian.reshape(len(z), len(z))).logabsdet
-        torch.testing.assert_close(value[j], expected, rtol=1e-8, atol=1e-8)
+    check_change_of_variables(build(space, RealNVP(steps=3, width=8, bounded=bounded)), double(space, 3))
 
 
 @pytest.mark.parametrize("space", SPACES)
 def test_decoding_undoes_encoding_and_encoding_undoes_decoding(space: Real) -> None:
-    engine, batch = build(space), double(space, 6)
-    z = engine.encode(batch.x, batch.condition)
-    assert z.shape == (6, *engine.latent().shape)
-    torch.testing.assert_close(engine.decode(z, batch.condition), batch.x, rtol=1e-8, atol=1e-8)
-    noise = Rows(5, torch.arange(6)).normal(space.size, dtype=torch.float64)
-    x = engine.decode(noise, batch.condition)
-    torch.testing.assert_close(engine.encode(x, batch.condition), noise, rtol=1e-7, atol=1e-7)
+    check_inverse(build(space), double(space, 6))
 
 
 @pytest.mark.parametrize("bounded", [True, False])
 def test_densities_integrate_to_one(bounded: bool) -> None:
-    engine = build(Real((1,)), RealNVP(steps=2, width=8, bounded=bounded))
-    x = torch.linspace(-40, 40, 80_001, dtype=torch.float64)[:, None]
-    batch = Batch(x, torch.arange(len(x)), Condition())
-    with torch.no_grad():
-        total = engine.log_prob(batch, Rows(0, batch.ids)).value.exp().sum() * 80 / 80_000
-    assert float(total) == pytest.approx(1.0, abs=1e-4)
+    space = Real((1,))
+    check_density(build(space, RealNVP(steps=2, width=8, bounded=bounded)), space, 40.0, 80_001, 1e-4)
 
 
 def test_the_density_of_two_numbers_integrates_to_one() -> None:
-    engine = build(Real((2,)), RealNVP(steps=4, width=8))
-    side = torch.linspace(-12, 12, 241, dtype=torch.float64)
-    x = torch.cartesian_prod(side, side)
-    with torch.no_grad():
-        value = engine.log_prob(Batch(x, torch.arange(len(x)), Condition()), Rows(0, torch.arange(len(x)))).value
-    assert float(value.exp().sum() * 0.1**2) == pytest.approx(1.0, abs=1e-4)
+    space = Real((2,))
+    check_density(build(space, RealNVP(steps=4, width=8)), space, 12.0, 241, 1e-4)
 
 
 def test_every_kind_of_step_is_undone_and_says_its_volume() -> None:
@@ -142,12 +106,7 @@ def test_losses_are_row_by_row(space: Real) -> None:
 
 @pytest.mark.parametrize("space", [Real((1,)), Real((5,)), Real((1, 8, 8))])
 def test_samples_do_not_depend_on_the_batch(space: Real) -> None:
-    engine, rows = build(space), Rows(1, torch.arange(7))
-    condition = double(space, 7).condition
-    x = engine.sample(rows, condition, FlowHow(0.8), Silent())
-    alone = [engine.sample(rows.take(slice(j, j + 1)), condition.take(slice(j, j + 1)), FlowHow(0.8), Silent())
-             for j in range(7)]  # fmt: skip
-    torch.testing.assert_close(x, torch.cat(alone), rtol=1e-10, atol=1e-10)
+    check_samples(build(space), double(space, 7).condition)
 
 
 def test_grids_and_symbols_are_refused() -> None:

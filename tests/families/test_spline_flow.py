@@ -13,26 +13,17 @@ from pellucid.core.batch import Batch, Condition
 from pellucid.core.errors import BadInput
 from pellucid.core.rows import Rows
 from pellucid.core.space import Real, Tokens
-from pellucid.core.trace import Silent
-from pellucid.families.reversible import FlowHow
 from pellucid.families.spline_flow import SMALLEST, Spline, SplineFlow, SplineFlowEngine
-from tests.families.rowwise import CLASS, batch_of, check_rowwise, stir
+from tests.families.flows import built, check_change_of_variables, check_density, check_inverse, check_samples, double
+from tests.families.rowwise import batch_of, check_rowwise
 
 SPACES = [Real((1,)), Real((2,)), Real((5,)), Real((2, 3)), Real((1, 8, 8)), Real((1, 5, 4))]
 
 
 def build(space: Real, family: SplineFlow | None = None, amount: float = 0.1) -> SplineFlowEngine:
-    """An engine in float64, prepared and then stirred, so that no step is the identity."""
-    engine = (family or SplineFlow(steps=3, width=8, bins=4)).build(space, CLASS, Rows(0, torch.arange(1))).double()
+    engine = built(space, family or SplineFlow(steps=3, width=8, bins=4), amount)
     assert isinstance(engine, SplineFlowEngine)
-    engine.prepare(double(space, 64))
-    stir(engine, amount)
     return engine
-
-
-def double(space: Real, count: int) -> Batch:
-    batch = batch_of(space, count)
-    return Batch(batch.x.double(), batch.ids, batch.condition)
 
 
 def told(count: int, columns: int, bins: int, size: float = 2.0) -> Tensor:
@@ -107,40 +98,17 @@ def test_every_gradient_of_a_curve_is_right() -> None:
 @pytest.mark.parametrize("space", SPACES)
 @pytest.mark.parametrize("bounded", [True, False])
 def test_log_prob_is_the_change_of_variables_with_autograds_jacobian(space: Real, bounded: bool) -> None:
-    engine = build(space, SplineFlow(steps=3, width=8, bins=4, bounded=bounded))
-    batch = double(space, 2)
-    value = engine.log_prob(batch, Rows(0, batch.ids)).value
-    for j in range(2):
-        condition = batch.condition.take(slice(j, j + 1))
-        jacobian = torch.func.jacrev(lambda x, c=condition: engine.encode(x[None], c)[0])(batch.x[j])
-        z = engine.encode(batch.x[j : j + 1], condition)[0]
-        expected = -0.5 * (z.square().sum() + len(z) * math.log(2 * math.pi))
-        expected = expected + torch.linalg.slogdet(jacobian.reshape(len(z), len(z))).logabsdet
-        torch.testing.assert_close(value[j], expected, rtol=1e-8, atol=1e-8)
+    check_change_of_variables(build(space, SplineFlow(steps=3, width=8, bins=4, bounded=bounded)), double(space, 2))
 
 
 @pytest.mark.parametrize("space", SPACES)
 def test_decoding_undoes_encoding_and_encoding_undoes_decoding(space: Real) -> None:
-    engine, batch = build(space), double(space, 6)
-    z = engine.encode(batch.x, batch.condition)
-    assert z.shape == (6, *engine.latent().shape)
-    torch.testing.assert_close(engine.decode(z, batch.condition), batch.x, rtol=1e-7, atol=1e-7)
-    noise = Rows(5, torch.arange(6)).normal(space.size, dtype=torch.float64)
-    x = engine.decode(noise, batch.condition)
-    torch.testing.assert_close(engine.encode(x, batch.condition), noise, rtol=1e-6, atol=1e-6)
+    check_inverse(build(space), double(space, 6), tolerance=1e-7)
 
 
 def test_the_density_of_two_numbers_integrates_to_one() -> None:
-    engine = build(Real((2,)), SplineFlow(steps=4, width=8, bins=5))
-    side = torch.linspace(-9, 9, 601, dtype=torch.float64)
-    x = torch.cartesian_prod(side, side)
-    with torch.no_grad():
-        values = [
-            engine.log_prob(Batch(part, torch.arange(len(part)), Condition()), Rows(0, torch.arange(len(part)))).value
-            for part in x.split(50_000)
-        ]
-    total = torch.cat(values).exp().sum() * (18 / 600) ** 2
-    assert float(total) == pytest.approx(1.0, abs=2e-3)
+    space = Real((2,))
+    check_density(build(space, SplineFlow(steps=4, width=8, bins=5)), space, 9.0, 601, 2e-3)
 
 
 @pytest.mark.parametrize("space", [Real((1,)), Real((5,)), Real((1, 8, 8))])
@@ -150,11 +118,7 @@ def test_losses_are_row_by_row(space: Real) -> None:
 
 def test_samples_do_not_depend_on_the_batch() -> None:
     space = Real((5,))
-    engine, rows, condition = build(space), Rows(1, torch.arange(7)), double(space, 7).condition
-    x = engine.sample(rows, condition, FlowHow(0.8), Silent())
-    alone = [engine.sample(rows.take(slice(j, j + 1)), condition.take(slice(j, j + 1)), FlowHow(0.8), Silent())
-             for j in range(7)]  # fmt: skip
-    torch.testing.assert_close(x, torch.cat(alone), rtol=1e-9, atol=1e-9)
+    check_samples(build(space), double(space, 7).condition, tolerance=1e-9)
 
 
 def test_the_condition_steers() -> None:
