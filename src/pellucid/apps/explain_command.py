@@ -34,6 +34,9 @@ def explain(
         bool, typer.Option("--verify", help="Influence: really leave the items out and train again, six times.")
     ] = False,
     reveal: Annotated[bool, typer.Option("--reveal", help="Show training rows of a table, too.")] = False,
+    gate: Annotated[
+        bool, typer.Option("--gate/--no-gate", help="Judge each answer by tests that a wrong one fails.")
+    ] = True,
     data: DataPath = None,
     out: Annotated[Path | None, typer.Option("--out", help="Report to write: .html, .md, .json or .txt.")] = None,
     force: Force = False,
@@ -77,6 +80,7 @@ def explain(
             retrain=retrain,
             verify=verify,
             reveal=reveal or None,
+            gate=gate,
             run=run,
         )
     show(report, as_json, out, quiet)

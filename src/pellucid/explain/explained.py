@@ -6,17 +6,20 @@ A question that the family, the data or the sample cannot answer is not dropped 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pellucid.catalog import EXPLANATIONS, explanation
 from pellucid.core.errors import BadInput, MissingCapability, nearest
-from pellucid.core.report import Block, Details, Heading, Prose, Report, Table
+from pellucid.core.report import Block, Data, Details, Heading, Prose, Report, Table
 from pellucid.core.run import Run
+from pellucid.explain.claims import Asked, badge_of
+from pellucid.explain.gate import Badge
 from pellucid.explain.glossary import TERMS
 
 if TYPE_CHECKING:
-    from pellucid.model import Data, Fitted
+    from pellucid.model import Data as Items
+    from pellucid.model import Fitted
 
 __all__ = ["USUAL", "Explained", "explain_sample"]
 
@@ -44,12 +47,13 @@ QUESTIONS = {
 class Explained(Report):
     """Several explanations of one sample, one after the other; what cannot be asked is said.
 
-    reports: question -> its answer. missing: question -> why there is none.
+    reports: question -> its answer. missing: question -> why there is none. badges: question -> how the gate judged it.
     """
 
     subject: str
     answers: Mapping[str, Report]
     missing: Mapping[str, str]
+    badges: Mapping[str, Badge] = field(default_factory=dict)
 
     @property
     def title(self) -> str:
@@ -60,17 +64,22 @@ class Explained(Report):
         return tuple(self.answers.values())
 
     def blocks(self) -> tuple[Block, ...]:
-        rows = [(QUESTIONS[name], _badge(report)) for name, report in self.answers.items()]
+        rows = [(QUESTIONS[name], _badge(report, self.badges.get(name))) for name, report in self.answers.items()]
         rows += [(QUESTIONS[name], "not answered: " + why) for name, why in self.missing.items()]
         found: list[Block] = [Table(("question", "answer"), rows)]
         for name, report in self.answers.items():
-            found += [Heading(QUESTIONS[name]), Prose(f"**{report.title}**"), *report.blocks()]
+            judged = self.badges[name].blocks() if name in self.badges else ()
+            found += [Heading(QUESTIONS[name]), Prose(f"**{report.title}**"), *judged, *report.blocks()]
+        if self.badges:
+            found.append(Data({name: badge.plain() for name, badge in self.badges.items()}, "badges"))
         found.append(Details("What the words mean", (Table(("word", "meaning"), list(TERMS.items())),)))
         return tuple(found)
 
 
-def _badge(report: Report) -> str:
-    """Has the answer passed its own check?"""
+def _badge(report: Report, badge: Badge | None = None) -> str:
+    """Has the answer passed the gate, or its own check where there was none?"""
+    if badge is not None:
+        return f"below, {badge.colour}"
     check = getattr(report, "check", None)
     if check is None:
         return "below, without a check of its own"
@@ -79,7 +88,7 @@ def _badge(report: Report) -> str:
 
 def explain_sample(
     model: Fitted,
-    data: Data,
+    data: Items,
     *,
     seed: int = 0,
     index: int = 0,
@@ -88,6 +97,7 @@ def explain_sample(
     retrain: int = 0,
     verify: bool = False,
     reveal: bool | None = None,
+    gate: bool = False,
     run: Run | None = None,
 ) -> Explained:
     """The explanations of the sample (seed, index) that this model can give.
@@ -98,6 +108,7 @@ def explain_sample(
         ask: names of questions (see `QUESTIONS`), or ("all",); the usual ones when None.
         retrain: for "influence", halves of the data to train on again, as proof. verify: also leave items out.
         reveal: for "influence", show the training items also where they are rows of a table.
+        gate: judge each answer (see `gate.py`), which takes as long again as the answers, or a few times as long.
 
     Raises BadInput when a question does not exist, or none of those asked can be answered.
     """
@@ -126,7 +137,9 @@ def explain_sample(
             accepted=", ".join(q for q in QUESTIONS if q in EXPLANATIONS and q not in names) or "none",
             why=" ".join(missing.values()),
         )
-    return Explained(f"sample {index} of seed {seed}", answers, missing)
+    asked_of = Asked(model, data, seed, index, where, run)
+    badges = {name: badge_of(name, report, asked_of) for name, report in answers.items()} if gate else {}
+    return Explained(f"sample {index} of seed {seed}", answers, missing, badges)
 
 
 def _names(ask: Sequence[str] | None) -> tuple[str, ...]:

@@ -92,8 +92,10 @@ def _weighted(engine: Predicts, tokens: Tensor, condition: Condition, target: in
     told = known.repeat_interleave(d, 0)
     ends = isinstance(getattr(engine, "space", None), Tokens) and engine.space.ends  # type: ignore[attr-defined]
     weight = torch.zeros(m * d, dtype=torch.float64, device=tokens.device)
-    logits, cache = engine.step(engine.begin(condition.repeat(m * d), m * d), tokens[:, :0].expand(m * d, -1))
-    for at in range(target):
+    free_from = [int((~row[:target]).nonzero()[0, 0]) if bool((~row[:target]).any()) else target for row in known]
+    first = min(free_from)  # what all masks know before any of them has to draw is read at once, and weighs all alike
+    logits, cache = engine.step(engine.begin(condition.repeat(m * d), m * d), tokens[:, :first].expand(m * d, -1))
+    for at in range(first, target):
         log_p = logits.double().log_softmax(-1)
         own = tokens[0, at].expand(m * d)
         free = log_p.clone()
