@@ -11,11 +11,14 @@ With `shift`, what attention and network read at a slot is mixed, channel by cha
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from pellucid.nets.single_slot import SingleSlot, fits
 
 __all__ = ["Attention", "Cache", "Norm", "Places", "Transformer", "TransformerBlock", "rotate"]
 
@@ -62,7 +65,7 @@ class Cache:
     Args:
         keys, values: (layers, B, heads, slots, size), of which the first `length` slots are filled.
         last: (layers, 2, B, 1, width), what attention and network of each block read at the last slot.
-        places: of all slots.
+        places: of all slots. single: the same of one row as arrays, once it was asked for; see `single_slot.py`.
     """
 
     keys: Tensor
@@ -70,6 +73,7 @@ class Cache:
     last: Tensor
     places: Places
     length: int = 0
+    single: SingleSlot | None = None
 
 
 class Norm(nn.Module):
@@ -208,6 +212,10 @@ class Transformer(nn.Module):
 
     def step(self, x: Tensor, cache: Cache) -> tuple[Tensor, Cache]:
         """x (B, k, width), the slots after those in the cache, to features (B, k, width) and the longer cache."""
+        if cache.length and fits(x):
+            single = cache.single or SingleSlot(list(self._blocks()), cache)
+            after = Cache(cache.keys, cache.values, cache.last, cache.places, cache.length + 1, single)
+            return single.step(x, cache.length), after
         if x.shape[1] == 1:
             places = cache.places.at(cache.length)
         else:
@@ -219,13 +227,17 @@ class Transformer(nn.Module):
     def attention(self, layer: int, x: Tensor) -> Tensor:
         """Weights (B, heads, S, S) of a block, from embedded slots x (B, S, width)."""
         places = self._places(x)
-        for index, block in enumerate(self.blocks):
-            assert isinstance(block, TransformerBlock)
+        for index, block in enumerate(self._blocks()):
             if index == layer:
                 q, k, _ = block.attention.project(block.read(x), places)
                 return block.attention.weights(q, k, places.future)
             x = block(x, places)
         raise IndexError(layer)
+
+    def _blocks(self) -> Iterator[TransformerBlock]:
+        for block in self.blocks:
+            assert isinstance(block, TransformerBlock)
+            yield block
 
     def _places(self, x: Tensor) -> Places:
         return Places.of(0, x.shape[1], self.width // self.heads, x, rotary=self.rotary)
