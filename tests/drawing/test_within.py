@@ -1,4 +1,4 @@
-"""Constraints on symbols: the stated distribution by enumeration, no bit changed where nothing is asked, always kept."""
+"""Constraints on symbols: the stated distribution by enumeration, no bit changed where nothing is asked."""
 
 from __future__ import annotations
 
@@ -146,8 +146,8 @@ def test_bytes_are_read_one_by_one() -> None:
     assert not nested.complete(half)
     assert nested.costs([state])[0, 0xFF + 1] == NEVER
     assert nested.cost(half) == nested.cost(state) + 2
-    assert nested.accepts([b + 1 for b in '{"é": 1}'.encode()])
-    assert not nested.accepts([b + 1 for b in b'"\xe4"'])
+    assert nested.reads([b + 1 for b in '{"é": 1}'.encode()])
+    assert not nested.reads([b + 1 for b in b'"\xe4"'])
 
 
 def test_costs_of_what_nests_are_those_of_a_way_to_its_end() -> None:

@@ -36,7 +36,7 @@ from pellucid.core.space import Tokens
 from pellucid.core.trace import Trace
 from pellucid.families.next_symbol import SymbolHow, draw_symbols
 
-__all__ = ["NEVER", "Finite", "Leash", "Nested", "Spelling", "Symbols", "Within", "too_long"]
+__all__ = ["NEVER", "TRIES", "Finite", "Leash", "Nested", "Spelling", "Symbols", "Within", "too_long"]
 
 Spelling: TypeAlias = str | bytes | None  # of a symbol; None for the one that ends a text
 
@@ -50,6 +50,7 @@ class Symbols(Protocol):
     """A constraint as it looks to a model: states, and what each symbol of its vocabulary makes of them."""
 
     name: str
+    strict: bool  # is `reads` narrower than what the states lead to?
 
     def start(self) -> State:
         """Before the first symbol."""
@@ -71,7 +72,7 @@ class Symbols(Protocol):
         """Is the constraint satisfied if the text ends here?"""
         ...
 
-    def accepts(self, symbols: Sequence[int]) -> bool:
+    def reads(self, symbols: Sequence[int]) -> bool:
         """Is a text of these symbols, which end here, taken by the strictest reading of the constraint?"""
         ...
 
@@ -89,7 +90,7 @@ class Finite:
     """
 
     def __init__(self, automaton: Automaton, spellings: Sequence[Spelling]) -> None:
-        self.automaton, self.spellings = automaton, spellings
+        self.automaton, self.spellings, self.strict = automaton, spellings, False
         self.name = f"the pattern '{automaton.pattern}'"
         states = automaton.states
         if states * len(spellings) > MOST_CELLS:
@@ -145,7 +146,7 @@ class Finite:
         assert isinstance(state, int)
         return bool(self.automaton.accepting[state])
 
-    def accepts(self, symbols: Sequence[int]) -> bool:
+    def reads(self, symbols: Sequence[int]) -> bool:
         state = 0
         for symbol in symbols:
             state = int(self.following[state, symbol]) if state >= 0 else -1
@@ -156,11 +157,11 @@ class Nested:
     """The symbols of a vocabulary on a language with a memory; costs are those of the closings that it knows.
 
     Args:
-        spellings: V; bytes are read as UTF-8.
+        spellings: V; bytes are read as UTF-8. strict: is what the language `accepts` narrower than what it leads to?
     """
 
-    def __init__(self, language: Language, spellings: Sequence[Spelling]) -> None:
-        self.name, self.spellings = language.name, spellings
+    def __init__(self, language: Language, spellings: Sequence[Spelling], *, strict: bool = False) -> None:
+        self.name, self.spellings, self.strict = language.name, spellings, strict
         in_bytes = any(isinstance(s, bytes) for s in spellings)
         self.language: Language = _InBytes(language) if in_bytes else language
         self._tree: dict[str, _Branch] = {}
@@ -226,7 +227,7 @@ class Nested:
     def complete(self, state: State) -> bool:
         return self.language.complete(state)
 
-    def accepts(self, symbols: Sequence[int]) -> bool:
+    def reads(self, symbols: Sequence[int]) -> bool:
         words = [self.spellings[symbol] or "" for symbol in symbols]
         return self.language.accepts("".join(w.decode("latin-1") if isinstance(w, bytes) else w for w in words))
 
@@ -398,7 +399,7 @@ class Within(nn.Module, Samples):
         return tokens
 
     def _accepted(self, row: list[int]) -> bool:
-        return self.symbols.accepts(row[: row.index(0)] if 0 in row else row)
+        return self.symbols.reads(row[: row.index(0)] if 0 in row else row)
 
     def _drawn(self, symbols: Symbols, rows: Rows, condition: Condition, how: SymbolHow, trace: Trace) -> Tensor:
         """(B, T), with the numbers that the engine's own `sample` would take."""

@@ -23,7 +23,7 @@ from pellucid.core.space import Tokens
 from pellucid.domains.pieces import joined
 from pellucid.domains.text_files import text_of
 from pellucid.domains.texts import TextCodec
-from pellucid.drawing.within import NEVER, Leash, Symbols, too_long
+from pellucid.drawing.within import NEVER, TRIES, Leash, Symbols, too_long
 from pellucid.families.next_symbol import SymbolHow, draw_symbols
 from pellucid.model import Fitted
 
@@ -80,6 +80,28 @@ def go_on(
     """
     codec, given = _given(model, prompt, length, stop)
     rows = Rows(seed, torch.tensor([row]))
+    if within is None or not within.strict:
+        yield from _once(model, codec, given, length, rows, how, stop, within)
+        return
+    for turn in range(TRIES):
+        drawn = list(_once(model, codec, given, length, _again(rows, turn), how, stop, within))
+        if within.reads(_symbols(codec, prompt + "".join(d.piece for d in drawn))):
+            yield from drawn
+            return
+    raise _refused(within, prompt)
+
+
+def _once(
+    model: Fitted,
+    codec: TextCodec,
+    given: Tensor,
+    length: int,
+    rows: Rows,
+    how: SymbolHow | None,
+    stop: Sequence[str],
+    within: Symbols | None,
+) -> Iterator[Drawn]:
+    """Pieces as they are drawn, until a stop or an end."""
     held: list[Drawn] = []
     for found in _going(model, codec, given, length, rows, how, within):
         symbol = int(found.symbols[0])
@@ -120,6 +142,31 @@ def go_on_many(
     if count < 1:
         raise BadInput(f"count is {count}", accepted="1 or more")
     rows = Rows(seed, torch.arange(count))
+    texts = _side_by_side(model, codec, given, length, rows, how, stop, within)
+    if within is None or not within.strict:
+        return texts
+    for turn in range(TRIES):
+        left = [i for i, text in enumerate(texts) if not within.reads(_symbols(codec, prompt + text))]
+        if not left:
+            return texts
+        fresh = _again(rows.take(torch.tensor(left)), turn + 1)
+        for i, text in zip(left, _side_by_side(model, codec, given, length, fresh, how, stop, within), strict=True):
+            texts[i] = text
+    raise _refused(within, prompt)
+
+
+def _side_by_side(
+    model: Fitted,
+    codec: TextCodec,
+    given: Tensor,
+    length: int,
+    rows: Rows,
+    how: SymbolHow | None,
+    stop: Sequence[str],
+    within: Symbols | None,
+) -> list[str]:
+    """One text a row."""
+    count = len(rows)
     texts, over = [""] * count, np.zeros(count, bool)
     for found in _going(model, codec, given.expand(count, -1), length, rows, how, within):
         for i, symbol in enumerate(found.symbols.tolist()):
@@ -239,6 +286,24 @@ def _behind(within: Symbols, codec: TextCodec, given: Tensor, length: int) -> Le
     if within.cost(state) > room:
         raise too_long(within, within.cost(state), room)
     return Leash(within, len(given), ends=codec.space.ends, start=state)
+
+
+def _again(rows: Rows, turn: int) -> Rows:
+    return rows.fork("again", turn - 1) if turn else rows
+
+
+def _symbols(codec: TextCodec, text: str) -> list[int]:
+    if not text:
+        return []
+    found: list[int] = codec.symbols(text_of([text], unit=codec.unit)).tolist()
+    return found
+
+
+def _refused(within: Symbols, prompt: str) -> BadInput:
+    return BadInput(
+        f"none of {TRIES} texts that begin with {shown(prompt)} is {within.name} by its strictest reading",
+        next="Change the prompt, or give it more room.",
+    )
 
 
 def _before(held: list[Drawn], length: int) -> Iterator[Drawn]:
