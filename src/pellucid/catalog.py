@@ -46,6 +46,8 @@ FAMILIES: dict[str, str] = {
     "autoregressive": "pellucid.families.autoregressive:Autoregressive",
     "lstm": "pellucid.families.lstm:LSTM",
     "wavenet": "pellucid.families.wavenet:WaveNet",
+    "wavenet_real": "pellucid.families.wavenet_real:WaveNetReal",
+    "pixels": "pellucid.families.pixels:Pixels",
     "diffusion": "pellucid.families.flow_matching:FlowMatching",
     "edm": "pellucid.families.edm:EDM",
     "ddpm": "pellucid.families.ddpm:DDPM",

@@ -17,6 +17,7 @@ from pellucid.core.run import Run
 from pellucid.core.space import Mixed, Real, Tokens
 from pellucid.core.trace import Recording, Silent
 from pellucid.families.lstm import LSTM
+from pellucid.families.masked import MaskedHow
 from pellucid.families.next_symbol import SymbolHow
 from pellucid.families.symbol_chain import SymbolChainEngine, SymbolChainFamily
 from pellucid.families.wavenet import WaveNet
@@ -205,7 +206,5 @@ def test_settings_out_of_range_are_refused(
 
 @each_family
 def test_another_engines_way_to_sample_is_refused(name: str) -> None:
-    from pellucid.families.masked import MaskedHow
-
     with pytest.raises(BadInput, match="how is MaskedHow"):
         build(name, Tokens(3, 4)).sample(Rows(0, torch.arange(2)), Condition(), MaskedHow(), Silent())
