@@ -22,11 +22,12 @@ def drawn(name: str, *shape: int) -> Tensor:
 
 def test_an_lstm_is_torchs() -> None:
     layer, other = RecurrentLayer(H, "lstm").double(), nn.LSTM(H, H, batch_first=True).double()
+    weights = dict(other.named_parameters())
     order = torch.cat([torch.arange(k * H, (k + 1) * H) for k in (0, 1, 3, 2)])  # torch has i, f, n, o
     with torch.no_grad():
-        layer.inward.weight.copy_(other.weight_ih_l0[order])
-        layer.inward.bias.copy_((other.bias_ih_l0 + other.bias_hh_l0)[order])
-        layer.around.copy_(other.weight_hh_l0[order].t())
+        layer.inward.weight.copy_(weights["weight_ih_l0"][order])
+        layer.inward.bias.copy_((weights["bias_ih_l0"] + weights["bias_hh_l0"])[order])
+        layer.around.copy_(weights["weight_hh_l0"][order].t())
     x, h, c = drawn("x", B, S, H), drawn("h", B, H), drawn("c", B, H)
     found, (h_last, c_last) = layer(x, (h, c))
     expected, (h_torch, c_torch) = other(x, (h[None], c[None]))
@@ -39,13 +40,14 @@ def test_an_lstm_is_torchs() -> None:
 
 def test_a_gru_is_torchs() -> None:
     layer, other = RecurrentLayer(H, "gru").double(), nn.GRU(H, H, batch_first=True).double()
+    weights = dict(other.named_parameters())
     assert layer.reset is not None
     with torch.no_grad():
-        layer.inward.weight.copy_(other.weight_ih_l0)
-        layer.inward.bias.copy_(other.bias_ih_l0)
-        layer.inward.bias[: 2 * H] += other.bias_hh_l0[: 2 * H]
-        layer.reset.copy_(other.bias_hh_l0[2 * H :])
-        layer.around.copy_(other.weight_hh_l0.t())
+        layer.inward.weight.copy_(weights["weight_ih_l0"])
+        layer.inward.bias.copy_(weights["bias_ih_l0"])
+        layer.inward.bias[: 2 * H] += weights["bias_hh_l0"][: 2 * H]
+        layer.reset.copy_(weights["bias_hh_l0"][2 * H :])
+        layer.around.copy_(weights["weight_hh_l0"].t())
     x, h = drawn("x", B, S, H), drawn("h", B, H)
     found, (last,) = layer(x, (h,))
     expected, torchs = other(x, h[None])
