@@ -60,7 +60,7 @@ def complete(
         engine: anything that Unmasks, Predicts or Denoises; the first it offers is used.
         known: (B, *event); its values where the mask is false do not matter.
         mask: bool, true where known; (B, *event) or of a shape that broadcasts to it with as many axes.
-        how: the engine's own. A `temperature` there is honoured for symbols, `guidance` for denoisers.
+        how: the engine's own. A `temperature` and an `order` there are honoured for symbols, `guidance` for denoisers.
         ends: symbol 0 ends a sequence and pads what follows (only asked when reading from left to right).
         resamplings: how often each stretch of denoising is walked; more fits the new part better to the known one.
 
@@ -104,13 +104,22 @@ def _draw(logits: Tensor, rows: Rows, how: How) -> Tensor:
 def _unmask(
     engine: Unmasks, known: Tensor, mask: Tensor, condition: Condition, rows: Rows, how: How, trace: Trace
 ) -> Tensor:
-    """Position by position in an order of each row's own: p(x) is a product of conditionals in any order."""
+    """Position by position: p(x) is a product of conditionals in any order.
+
+    The order is each row's own, or from first to last where `how` has an `order` and it is "forward".
+    """
     tokens, have = torch.where(mask, known, 0), mask.clone()
     order = rows.fork("order").uniform(tokens.shape[1])  # (B, T): the unknown position with the smallest is next
+    if getattr(how, "order", "random") == "forward":
+        order = (torch.arange(tokens.shape[1], device=tokens.device) / tokens.shape[1]).expand_as(order)
     for step in range(max((~mask).sum(dim=1).tolist(), default=0)):
-        logits = engine.fill_logits(tokens, have, condition)  # (B, T, V)
         at = torch.where(have, 2.0, order).argmin(dim=1, keepdim=True)  # (B, 1)
-        here = logits.gather(1, at[:, :, None].expand(-1, -1, logits.shape[-1]))[:, 0]
+        first = int(at[0])
+        if bool((at == first).all()):
+            here = engine.fill_logits(tokens, have, condition, at=first)
+        else:
+            logits = engine.fill_logits(tokens, have, condition)  # (B, T, V)
+            here = logits.gather(1, at[:, :, None].expand(-1, -1, logits.shape[-1]))[:, 0]
         symbol = _draw(here, rows.fork("symbol", step), how)[:, None]
         # a row that is already complete keeps what it has
         tokens = tokens.scatter(1, at, torch.where(have.gather(1, at), tokens.gather(1, at), symbol))
