@@ -39,12 +39,12 @@ from pellucid.core.capabilities import Training
 from pellucid.core.rows import Rows
 from pellucid.core.run import Run
 from pellucid.core.space import Real
+from pellucid.explain.bench.influence import AUC, EXACT, exact_error, stamped_set
 from pellucid.explain.datamodel import item_losses
 from pellucid.explain.forecast import DEFAULT, Grounds, foreseen, helps
 from pellucid.explain.gradient_kernel import gradients, ridge_scores
 from pellucid.explain.leaving_out import drawn_again, trained_without
 from pellucid.explain.oddities import GAMMA, LAMBDA, WIDTH, contradictions
-from pellucid.explain.posterior_variance import left_out
 from pellucid.explain.similarity import Metric, gaussian, vectors
 from pellucid.families.ddpm import DDPM
 
@@ -82,26 +82,9 @@ def copies() -> dict[str, Any]:
     return {"first": hits, "of": 100, "met": hits >= 99}
 
 
-def _stamped(pixels: np.ndarray, size: int) -> np.ndarray:
-    out = pixels.copy()
-    out[:, :size, -size:] = 255 * (np.indices((size, size)).sum(axis=0) % 2)
-    return out
-
-
 def stamp() -> dict[str, Any]:
-    pixels, _ = _digits(700, 1)
-    carries = np.zeros(600, dtype=bool)
-    carries[np.random.default_rng(1).permutation(600)[:30]] = True
-    out: dict[str, Any] = {}
-    for size in (2, 3, 4):
-        train, asked = pixels[:600].copy(), _stamped(pixels[600:], size)
-        train[carries] = _stamped(train[carries], size)
-        space = Real((1, 8, 8))
-        a, b = (torch.from_numpy(p[:, None] / 127.5 - 1.0).float() for p in (train, asked))
-        grounds = Grounds(vectors(space, a), vectors(space, b))
-        worth = helps(grounds, DEFAULT, np.arange(len(asked)))
-        out[f"{size}x{size}"] = round(float(np.mean([roc_auc_score(carries, w) for w in worth])), 4)
-    return out | {"met": out["3x3"] >= 0.99}
+    out: dict[str, Any] = {f"{size}x{size}": round(float(stamped_set(size).mean()), 4) for size in (2, 3, 4)}
+    return out | {"met": out["3x3"] >= AUC}
 
 
 def labels() -> dict[str, Any]:
@@ -170,15 +153,8 @@ def verified(samples: int = 20) -> dict[str, Any]:
 
 
 def exact() -> dict[str, Any]:
-    g = np.random.default_rng(4)
-    X, Q, lam = g.normal(size=(60, 8)), g.normal(size=(20, 8)), 0.3
-
-    def spread(rows: np.ndarray) -> np.ndarray:
-        return lam * np.linalg.inv(rows.T @ rows + lam * np.eye(8))
-
-    closed = [np.einsum("qd,de,qe->q", Q, spread(np.delete(X, i, 0)) - spread(X), Q) for i in range(60)]
-    error = float(np.abs(left_out(X @ X.T, Q @ X.T, lam) - np.stack(closed, 1)).max())
-    return {"largest_error": error, "met": error < 1e-6}
+    error = exact_error()
+    return {"largest_error": error, "met": error < EXACT}
 
 
 def speed() -> dict[str, Any]:

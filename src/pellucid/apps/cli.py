@@ -27,6 +27,7 @@ from pellucid.apps.answers import (
     save,
     show,
 )
+from pellucid.apps.bench_command import bench
 from pellucid.apps.chat import chat
 from pellucid.apps.explain_command import explain
 from pellucid.apps.likelihood_command import likelihood
@@ -68,6 +69,7 @@ app = typer.Typer(
 )
 app.command()(likelihood)
 app.command()(chat)
+app.add_typer(bench, name="bench")
 
 _UsageError: Any = typer.BadParameter.__mro__[1]  # typer exports only this child of the class of wrong words
 
