@@ -62,6 +62,7 @@ DOMAINS: dict[str, str] = {
     "images": "pellucid.domains.images:Images",
     "table": "pellucid.domains.tables:Tables",
     "text": "pellucid.domains.texts:Texts",
+    "molecules": "pellucid.domains.molecules:Molecules",
 }
 """kind of data -> its domain."""
 
@@ -69,6 +70,7 @@ CODECS: dict[str, str] = {
     "images": "pellucid.domains.images:ImageCodec",
     "table": "pellucid.domains.tables:TableCodec",
     "text": "pellucid.domains.texts:TextCodec",
+    "molecules": "pellucid.domains.molecules:MoleculeCodec",
 }
 """kind of data -> the codec that its domain learns."""
 

@@ -164,7 +164,7 @@ def fit(
         path = Path(data).resolve() if _is_path(data) else None
         if isinstance(data, str) and data in NAMED and kind in ("auto", "images"):  # names pictures, no file
             path = Path(data)
-        if base is not None and isinstance(base.codec, TextCodec):
+        if base is not None and isinstance(base.codec, TextCodec) and base.codec.kind == "text":
             text = {**base.codec.reading(), **(text or {})}
         if path is not None:
             source = {"path": str(path), "kind": kind, "target": target, "kinds": dict(kinds or {}), "size": size}

@@ -17,6 +17,7 @@ from pellucid.core.errors import BadInput
 from pellucid.core.rows import Rows
 from pellucid.domains.frames import TableData, read_table
 from pellucid.domains.images import ImageCodec, Images
+from pellucid.domains.molecule_files import molecules_of
 from pellucid.domains.pictures import Pictures
 from pellucid.domains.text_files import text_of
 from pellucid.testing import LawBroken, check_domain
@@ -59,7 +60,9 @@ ITEMS: dict[str, list[Callable[[], Any]]] = {
         lambda: text_of("It was the best of times,\nit was the worst of times — née Ω.\n" * 3, window=7),
         lambda: text_of("so much depends upon a red wheel barrow " * 20, unit="words", window=5).take([3, 0, 9, 50]),
         lambda: text_of("Straße, 中文. " * 20, unit="bytes", window=6),
+        lambda: text_of(["CCBr", "[nH]%12", "é"], unit="symbols"),
     ],
+    "molecules": [lambda: molecules_of(["CCO", "c1ccccc1Br", "C[N+](C)(C)C", "C", "no molecule", "N#CCl"])],
 }
 
 

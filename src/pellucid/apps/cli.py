@@ -75,7 +75,7 @@ _UsageError: Any = typer.BadParameter.__mro__[1]  # typer exports only this chil
 
 ModelPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, or a grammar file.", show_default=False)]
 Target = Annotated[str | None, typer.Option(help="Column (or array of labels) that the model is conditioned on.")]
-Kind = Annotated[str, typer.Option(help="auto, images, table or text.")]
+Kind = Annotated[str, typer.Option(help="auto, images, table, text or molecules.")]
 TextOptions = Annotated[
     list[str] | None,
     typer.Option(
@@ -174,7 +174,7 @@ def fit(
         str | None,
         typer.Argument(
             metavar="PATH",
-            help="Folder of pictures, .npz, idx .gz, CSV, TSV, Parquet, .txt, 'digits' or 'shapes'.",
+            help="Folder of pictures, .npz, idx .gz, CSV, TSV, Parquet, .txt, .smi, 'digits' or 'shapes'.",
             show_default=False,
         ),
     ] = None,
@@ -307,7 +307,9 @@ def fit(
     if as_json:
         print_json(facts)
     elif not quiet:
-        form = {"images": "samples", "text": "samples.txt"}.get(model.codec.kind, "samples.csv")
+        form = {"images": "samples", "text": "samples.txt", "molecules": "samples.smi"}.get(
+            model.codec.kind, "samples.csv"
+        )
         print(f"The model is in {folder}. Next: pellucid sample {folder} -n 64 --out {form}")
 
 
@@ -406,7 +408,7 @@ def sample(
         elif not quiet:
             print(f"{len(draw):,} samples of {folder}, seed {seed}, in {path}")
         return
-    if model.codec.kind == "text" and not as_json:  # as it is: a report would cut long lines
+    if model.codec.kind in ("text", "molecules") and not as_json:  # as it is: a report would cut long lines
         print(as_it_is(draw))
         return
     show(draw.report(), as_json, None, False)

@@ -40,7 +40,7 @@ def items_for(model: Fitted, path: str) -> Data:
     from pellucid.domains.text_files import TextReading, read_text
     from pellucid.domains.texts import TextCodec
 
-    if isinstance(model.codec, TextCodec):
+    if isinstance(model.codec, TextCodec) and model.codec.kind == "text":
         if not Path(path).is_file() and not Path(path).is_dir():
             raise BadInput(f"there is nothing at '{path}'", accepted="a text file")
         reading: Mapping[str, Any] = model.codec.reading()

@@ -19,9 +19,11 @@ from pellucid.core.report import Block
 from pellucid.core.run import Noticed
 from pellucid.core.wording import number
 from pellucid.domains.columns import Column
+from pellucid.domains.described_molecules import MoleculeReport, describe_molecules
 from pellucid.domains.described_text import TextReport, describe_text
 from pellucid.domains.frames import TableData
 from pellucid.domains.kinds import Data
+from pellucid.domains.molecule_files import MoleculeData
 from pellucid.domains.pictures import Pictures, spread
 from pellucid.domains.text_files import TextData
 
@@ -158,11 +160,11 @@ def describe_data(data: Pictures | TableData) -> DataReport: ...
 
 
 @overload
-def describe_data(data: Data) -> DataReport | TextReport: ...
+def describe_data(data: Data) -> DataReport | TextReport | MoleculeReport: ...
 
 
-def describe_data(data: Data) -> DataReport | TextReport:
-    """Counts, ranges, gaps and repeats of pictures, a table or a text.
+def describe_data(data: Data) -> DataReport | TextReport | MoleculeReport:
+    """Counts, ranges, gaps and repeats of pictures, a table, a text or molecules.
 
     >>> found = describe_data(Pictures(pixels=np.zeros((3, 2, 2, 1), np.uint8), labels=("a", "b", "a")))
     >>> found.count, found.duplicates, found.conflicting, found.classes
@@ -172,6 +174,8 @@ def describe_data(data: Data) -> DataReport | TextReport:
         return _describe_pictures(data)
     if isinstance(data, TableData):
         return _describe_table(data)
+    if isinstance(data, MoleculeData):
+        return describe_molecules(data)
     if isinstance(data, TextData):
         return describe_text(data)
     raise BadInput(f"data is a {type(data).__name__}", accepted="what pellucid.read returns")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pellucid.core.errors import BadInput
 from pellucid.domains.frames import TableData
+from pellucid.domains.molecule_files import MoleculeData
 from pellucid.domains.pictures import Pictures
 from pellucid.domains.text_files import TextData
 
@@ -11,8 +12,8 @@ __all__ = ["Data", "kind_of_data", "words_for"]
 
 Data = Pictures | TableData | TextData
 
-_KINDS: dict[type, str] = {Pictures: "images", TableData: "table", TextData: "text"}
-_WORDS = {"images": "pictures", "table": "rows", "text": "pieces of text"}
+_KINDS: dict[type, str] = {Pictures: "images", TableData: "table", TextData: "text", MoleculeData: "molecules"}
+_WORDS = {"images": "pictures", "table": "rows", "text": "pieces of text", "molecules": "molecules"}
 
 
 def kind_of_data(data: object) -> str:

@@ -1,4 +1,7 @@
-"""Pieces of a text: characters, bytes or words, as numbers and back; joined, the pieces are the text again."""
+"""Pieces of a text: characters, bytes, words or symbols, as numbers and back; joined, the pieces are the text again.
+
+Symbols are those of SMILES strings: atoms such as Br, Cl and [nH], bonds, ring numbers, brackets of branches.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,16 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from pellucid.core.smiles import ATOM
+
 __all__ = ["UNITS", "Unit", "cut", "joined", "visible"]
 
-Unit: TypeAlias = Literal["characters", "bytes", "words"]
-UNITS: tuple[Unit, ...] = ("characters", "bytes", "words")
+Unit: TypeAlias = Literal["characters", "bytes", "words", "symbols"]
+UNITS: tuple[Unit, ...] = ("characters", "bytes", "words", "symbols")
 CHUNK = 2**22  # characters that are numbered at once
 # a word takes the space before it along, so that words joined are the text; newlines and signs stand alone
 WORD = re.compile(r" ?\w{1,40}(?:['’]\w{1,8})?| ?[^\w\s]|\n|[^\S\n]{1,16}")
+SYMBOL = re.compile(rf"{ATOM}|%\d\d|.", re.DOTALL)
 
 
 def cut(text: str, unit: Unit) -> tuple[NDArray[np.integer], tuple[str, ...]]:
@@ -28,9 +34,10 @@ def cut(text: str, unit: Unit) -> tuple[NDArray[np.integer], tuple[str, ...]]:
     """
     if unit == "bytes":
         return np.frombuffer(text.encode("utf-8", "surrogateescape"), np.uint8), ()
-    if unit == "words":
+    if unit in ("words", "symbols"):
+        cutting = WORD if unit == "words" else SYMBOL
         numbers: dict[str, int] = {}
-        found = (numbers.setdefault(match.group(), len(numbers)) for match in WORD.finditer(text))
+        found = (numbers.setdefault(match.group(), len(numbers)) for match in cutting.finditer(text))
         codes = np.fromiter(found, np.int32)
         return codes, tuple(numbers)
     parts = [_points(text[at : at + CHUNK]) for at in range(0, len(text), CHUNK)]

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 import pandas as pd
@@ -21,20 +21,22 @@ from pellucid.domains.constraint_words import constraint_lines
 from pellucid.domains.frames import ArrowStream, TableSource, read_table
 from pellucid.domains.idx import IDX
 from pellucid.domains.kinds import Data, kind_of_data, words_for
+from pellucid.domains.molecule_files import ENDINGS as MOLECULES
+from pellucid.domains.molecule_files import read_molecules, smiles_column
 from pellucid.domains.pictures import SUFFIXES, Colour, Pictures, Size, pictures_from_array, read_pictures
 from pellucid.domains.teaching.shapes import shapes
 from pellucid.domains.text_files import ENDINGS, TextReading, read_text
 
 __all__ = ["NAMED", "DataSource", "ReadKind", "read", "require_items"]
 
-ReadKind = Literal["auto", "images", "table", "text"]
+ReadKind = Literal["auto", "images", "table", "text", "molecules"]
 DataSource: TypeAlias = "TableSource | NDArray[np.generic] | Data"
 
 TABLES = (".csv", ".tsv", ".tab", ".parquet", ".pq")
 ARRAYS = (".npz", ".npy")
 NAMED = {"digits": "scikit-learn's handwritten digits", "shapes": "generated pictures of shapes with captions"}
 ACCEPTED = (
-    "a folder of pictures, .npz, .npy, idx files, .csv, .tsv, .parquet, .txt, a data frame, an array, "
+    "a folder of pictures, .npz, .npy, idx files, .csv, .tsv, .parquet, .txt, .smi, a data frame, an array, "
     + " or ".join(f"'{name}'" for name in NAMED)
 )
 OF_KIND = {"size": "images", "colour": "images", "text": "text"}  # options of read; others are of tables
@@ -55,12 +57,12 @@ def read(
     constraints: Iterable[str] | Path = (),
     drop_breaking: bool = False,
 ) -> Data:
-    """Pictures, a table or a text from a path, a data frame, an array, or a name.
+    """Pictures, a table, a text or molecules from a path, a data frame, an array, or a name.
 
     "digits" are scikit-learn's 1,797 handwritten digits, "shapes" generated coloured shapes with a caption each.
 
     Args:
-        kind: "images", "table" or "text" replaces the inference.
+        kind: "images", "table", "text" or "molecules" replaces the inference.
         target: the column to be predicted, or the label array of an `.npz`.
         size, colour: of pictures, see `read_pictures`.
         kinds, constraints, drop_breaking: of columns, see `read_table`.
@@ -76,9 +78,9 @@ def read(
     """
     if isinstance(source, Data):
         return source
-    if kind not in ("auto", "images", "table", "text"):
-        kinds_of = ("images", "table", "text")
-        raise BadInput(f"kind is {kind!r}", accepted="auto, images, table, text", next=nearest(str(kind), kinds_of))
+    known = get_args(ReadKind)
+    if kind not in known:
+        raise BadInput(f"kind is {kind!r}", accepted=", ".join(known), next=nearest(str(kind), known))
     if isinstance(source, str) and source in NAMED and kind in ("auto", "images"):
         found, why = "images", f"'{source}' names {NAMED[source]}"
         if Path(source).exists():
@@ -98,6 +100,10 @@ def read(
         assert isinstance(source, (str, os.PathLike))
         _no_target(target, "a text")
         data = read_text(source, from_plain(TextReading, text or {}), limit=limit)
+    elif found == "molecules":
+        assert isinstance(source, (str, os.PathLike))
+        _no_target(target, "molecules")
+        data = read_molecules(source, limit=limit)
     elif found == "table":
         assert not isinstance(source, np.ndarray)
         data = read_table(
@@ -141,6 +147,10 @@ def _kind_of_path(path: Path, asked: ReadKind) -> tuple[str, str]:
     ending = path.with_suffix("").suffix.lower() + ".gz" if name.endswith(".gz") else path.suffix.lower()
     if asked == "text" or (ending in ENDINGS and asked == "auto"):
         return "text", f"its name ends in {ending}" if ending in ENDINGS else "you say so"
+    if asked == "molecules" or (asked == "auto" and ending.removesuffix(".gz") in MOLECULES):
+        return "molecules", f"its name ends in {ending}" if ending.removesuffix(".gz") in MOLECULES else "you say so"
+    if asked == "auto" and (column := smiles_column(path)) is not None:
+        return "molecules", f"it has the column '{column}'; kind='table' reads all its columns"
     if ending.removesuffix(".gz") in TABLES or asked == "table":
         return "table", f"its name ends in {ending}" if ending else "you say so"
     if ending in ARRAYS:
@@ -228,13 +238,13 @@ def _check_options(found: str, said: Mapping[str, bool]) -> None:
     given = {name: (OF_KIND.get(name, "table"), is_said) for name, is_said in said.items()}
     strange = [name for name, (of, is_said) in given.items() if is_said and of != found]
     if strange:
-        uses = {"images": "pictures", "table": "columns of a table", "text": "texts"}
+        uses = {"images": "pictures", "table": "columns of a table", "text": "texts"}  # no option is for molecules only
         other = uses[given[strange[0]][0]]
         raise BadInput(f"{' and '.join(strange)} is given for {_words(found)}", why=f"Of use for {other} only")
 
 
 def _words(found: str) -> str:
-    return {"images": "images", "table": "a table", "text": "a text"}[found]
+    return {"images": "images", "table": "a table", "text": "a text", "molecules": "molecules"}[found]
 
 
 def _no_target(target: str | None, what: str) -> None:

@@ -10,7 +10,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,12 +20,12 @@ from pellucid.core.run import Noticed
 from pellucid.core.settings import from_words
 from pellucid.domains.pieces import UNITS, Unit, cut, joined
 
-__all__ = ["ENDINGS", "TextData", "TextReading", "read_text", "reading_of", "text_of"]
+__all__ = ["ENDINGS", "TextData", "TextReading", "as_text", "read_text", "reading_of", "text_of"]
 
 ENDINGS = (".txt", ".text", ".md")
 LARGEST = 2**30  # bytes of a text
 FEWEST = 100  # pieces of a running text: a tenth is held out, and something must be left to be learned
-WINDOW = {"characters": 128, "bytes": 128, "words": 64}
+WINDOW = {"characters": 128, "bytes": 128, "words": 64, "symbols": 128}
 WINDOWS = 8  # a short text is cut into so many windows at least
 MOST_STARTS = 2**24  # windows of a longer text start further apart
 LONGEST_ITEM = 256  # characters of a line that is taken for an item of a list
@@ -49,7 +49,7 @@ class TextReading:
 
     Args:
         form: running (one text, learned in windows) or lines (a list: one item a line).
-        unit: what a symbol is: characters, bytes or words.
+        unit: what a symbol is: characters, bytes, words, or the symbols of SMILES strings.
         window: pieces in one window of a running text.
         encoding: such as utf-8 or latin-1.
     """
@@ -102,7 +102,7 @@ class TextData:
         """Pieces of one item of a running text, of the longest line of a list."""
         return int(self.lengths.max(initial=0))
 
-    def take(self, index: NDArray[np.integer] | Sequence[int]) -> TextData:
+    def take(self, index: NDArray[np.integer] | Sequence[int]) -> Self:
         """The items at these positions, in this order."""
         at = np.asarray(index, dtype=np.int64)
         return replace(self, starts=self.starts[at], lengths=self.lengths[at])
@@ -208,7 +208,7 @@ def _decoded(path: Path, reading: TextReading, said: list[Noticed]) -> str:
     if path.stat().st_size > LARGEST:
         raise BadInput(f"'{path}' has {path.stat().st_size:,} bytes", accepted=f"at most {LARGEST:,}")
     raw = path.read_bytes()
-    text, encoding = _as_text(raw, path, reading.encoding)
+    text, encoding = as_text(raw, path, reading.encoding)
     if encoding not in ("utf-8", reading.encoding):
         said.append(Noticed(topic="encoding", text=f"'{path.name}' is no UTF-8 and was read as {encoding}."))
     kinds = {"Windows": text.count("\r\n")}
@@ -223,8 +223,8 @@ def _decoded(path: Path, reading: TextReading, said: list[Noticed]) -> str:
     return text
 
 
-def _as_text(raw: bytes, path: Path, asked: str | None) -> tuple[str, str]:
-    """The text and the encoding it was read in."""
+def as_text(raw: bytes, path: Path, asked: str | None = None) -> tuple[str, str]:
+    """The text and the encoding it was read in. Raises BadInput for a binary file, or text in another encoding."""
     marks = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
     marked = next((name for mark, name in marks.items() if raw.startswith(mark)), None)
     if asked is not None:

@@ -30,8 +30,9 @@ _FORMS = {
     "images": (FOLDER, ".npz", ".png"),
     "table": (".csv", ".csv.gz", ".tsv", ".parquet"),
     "text": (".txt",),
+    "molecules": (".smi", ".csv", ".txt"),
 }
-_NAMES = {"images": "pictures", "table": "rows of a table", "text": "texts"}
+_NAMES = {"images": "pictures", "table": "rows of a table", "text": "texts", "molecules": "molecules"}
 _LATER = {  # endings of kinds of data that a model cannot be fitted on yet
     ".wav": "A sound file is for models of sound, and pellucid fits none yet.",
 }
@@ -48,7 +49,8 @@ def forms(kind: str) -> tuple[str, ...]:
 
 
 def write_items(items: Data, path: str | Path, *, force: bool = False) -> Path:
-    """Write pictures as a folder of PNGs, `.npz` or one `.png` sheet, a table as CSV, TSV or Parquet, texts as `.txt`.
+    """Write pictures as a folder of PNGs, `.npz` or one `.png` sheet, a table as CSV, TSV or Parquet, texts as `.txt`,
+    molecules as `.smi`, `.txt` or a CSV with one column.
 
     A folder gets one subfolder a class when the pictures have labels, and captions.csv when they have captions. A text
     file looks like the one the table was read from: decimals, formats of dates and marks for missing values; Parquet
@@ -62,7 +64,8 @@ def write_items(items: Data, path: str | Path, *, force: bool = False) -> Path:
     if isinstance(items, TableData):
         _write_table(items, path)
     elif isinstance(items, TextData):
-        write_atomic(path, (separated(items) + "\n").encode("utf-8", "replace"))
+        header = "smiles\n" if _ending(path) == ".csv" else ""  # no symbol of a SMILES string needs quotes
+        write_atomic(path, (header + separated(items) + "\n").encode("utf-8", "replace"))
     elif not _ending(path):
         _write_folder(items, path)
     else:
