@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from pellucid.apps.cli import app
 from pellucid.core.batch import Condition
 from pellucid.core.errors import BadInput, MissingCapability
 from pellucid.core.rows import Rows
 from pellucid.domains.frames import TableData, read_table
+from pellucid.domains.write import write_items
 from pellucid.families.columns import Columns
 from pellucid.fitting import fit
 from pellucid.model import Fitted
@@ -88,3 +92,15 @@ def test_what_cannot_be_imputed_is_refused(model: Fitted) -> None:
         impute(bound, holed())
     whole = read_table(frame().dropna().reset_index(drop=True))
     assert impute(model, whole).items.frame.equals(whole.frame)
+
+
+def test_the_command_writes_the_filled_table(model: Fitted, tmp_path: Path) -> None:
+    run, table, out = model.save(tmp_path / "run"), tmp_path / "holed.csv", tmp_path / "filled.csv"
+    write_items(holed(), table)
+    said = CliRunner().invoke(app, ["impute", str(run), str(table), "--out", str(out), "--seed", "3"])
+    assert said.exit_code == 0, said.output
+    assert read_table(out).frame["city"].notna().all()
+    again = CliRunner().invoke(app, ["impute", str(run), str(table), "--out", str(out)])
+    assert isinstance(again.exception, BadInput)
+    other = CliRunner().invoke(app, ["impute", str(run), str(table), "--out", str(tmp_path / "filled.png")])
+    assert "cannot be written" in str(other.exception)

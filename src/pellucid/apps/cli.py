@@ -30,6 +30,7 @@ from pellucid.apps.answers import (
 from pellucid.apps.bench_command import bench
 from pellucid.apps.chat import chat
 from pellucid.apps.explain_command import explain
+from pellucid.apps.impute_command import impute
 from pellucid.apps.likelihood_command import likelihood
 from pellucid.apps.words import (
     Balance,
@@ -68,6 +69,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(likelihood)
+app.command()(impute)
 app.command()(chat)
 app.add_typer(bench, name="bench")
 
