@@ -24,13 +24,13 @@ from pellucid.domains.teaching.mixtures import Mixture
 from pellucid.families.ddpm import DDPM
 from pellucid.families.denoising import DiffusionHow
 from pellucid.families.few_steps import LOOK, FewSteps, _Lesson
-from pellucid.families.flow_matching import FlowMatching, FlowMatchingEngine
+from pellucid.families.flow_matching import COVER, FlowMatching, FlowMatchingEngine
 from pellucid.fitting import fit, resume
 from pellucid.model import Fitted, load
 from pellucid.nets.unet import UNet
-from pellucid.solvers.consistency import consistency
 from pellucid.solvers.dpm_solver import dpm_2m
 from pellucid.solvers.guidance import guided
+from pellucid.solvers.leap import leap
 from pellucid.training.loop import train
 from tests.families.rowwise import CLASS, batch_of, check_rowwise, stir
 
@@ -93,35 +93,58 @@ def test_the_teacher_walks_as_the_solver_does(guidance: float | None) -> None:
     weight = made.base.settings().guidance if guidance is None else guidance
     sigmas = made.base.sigmas(replace(made.base.settings(), steps=made.asked.walk))
     expected = dpm_2m(guided(made.base, told, weight), x_t, sigmas)
-    torch.testing.assert_close(made._walked(x_t, sigma, told), expected, rtol=1e-6, atol=1e-6)
+    found = made._walked(x_t, sigma, torch.zeros_like(sigma), told, made.asked.walk)
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
     away = (made.engine.denoise(x_t, sigma, told) - expected).square().flatten(1).mean(1)
     torch.testing.assert_close(made.teacher_losses(wide(batch), rows), (away + 1e-6).sqrt(), rtol=1e-5, atol=1e-6)
 
 
-def test_a_walk_may_begin_anywhere() -> None:
-    made, sigma = lesson(VECTOR, walk=40), torch.tensor([300.0, 3.0, 0.7], dtype=torch.float64)
+def test_one_stride_lands_where_several_steps_of_the_teacher_do() -> None:
+    made, batch, rows = lesson(PICTURE, steps=4), wide(batch_of(PICTURE, 40)), Rows(2, torch.arange(40))
+    inner, levels = rows.fork("stride"), made.levels
+    chosen = inner.integers(3)
+    assert set(chosen.tolist()) == {0, 1, 2}
+    sigma, after = levels[chosen], levels[chosen + 1]
+    x_t, told = made._noisy(batch, sigma, inner)
+    end, part = made._walked(x_t, sigma, after, told, made.asked.stride), (after / sigma)[:, None, None, None]
+    aim = (end - part * x_t) / (1 - part)
+    torch.testing.assert_close(aim + part * (x_t - aim), end)
+    away = (made.engine.denoise(x_t, sigma, told) - aim).square().flatten(1).mean(1)
+    torch.testing.assert_close(made.stride_losses(batch, rows), (away + 1e-6).sqrt())
+
+
+def test_a_walk_may_begin_and_end_anywhere() -> None:
+    made, sigma = lesson(VECTOR), torch.tensor([300.0, 3.0, 0.7], dtype=torch.float64)
     told, x = Condition.blank(CLASS, 3), 2.0 * Rows(4, torch.arange(3)).normal(3, dtype=torch.float64)
-    together = made._walked(x, sigma, told)
+    after = torch.tensor([0.0, 0.4, 0.0], dtype=torch.float64)
+    together = made._walked(x, sigma, after, told, 40)
     for j in range(3):
-        alone = made._walked(x[j : j + 1], sigma[j : j + 1], told.take(slice(j, j + 1)))
+        alone = made._walked(x[j : j + 1], sigma[j : j + 1], after[j : j + 1], told.take(slice(j, j + 1)), 40)
         torch.testing.assert_close(together[j : j + 1], alone)
-        part = torch.linspace(float(sigma[j]) ** (1 / 7), 0.0, 400, dtype=torch.float64) ** 7
+        part = torch.linspace(float(sigma[j]) ** (1 / 7), float(after[j]) ** (1 / 7), 400, dtype=torch.float64) ** 7
         fine = dpm_2m(guided(made.base, told.take(slice(j, j + 1)), 1.0), x[j : j + 1], part)
         torch.testing.assert_close(alone, fine, rtol=0.02, atol=0.02)
 
 
-def test_lessons_are_at_the_levels_that_drawing_meets() -> None:
-    made = lesson(PICTURE, steps=3)
-    rows = Rows(0, torch.arange(6000))
-    _, sigma, _ = made._start(wide(batch_of(PICTURE, 6000)), rows)
-    how = made.engine.settings()
-    met: dict[float, float] = {}
+def test_strides_are_taught_at_the_levels_that_drawing_meets() -> None:
+    made = lesson(PICTURE, steps=4)
+    engine, how = made.engine, made.engine.settings()
+    assert how.steps == 4
+    levels = engine.sigmas(how)
+    assert torch.equal(made.levels, levels[1:])
+    assert float(levels[0]) == engine.highest
+    assert float(levels[1]) == pytest.approx(COVER)
+    assert float(levels[-1]) == 0.0
     for steps in (1, 2, 3):
-        for level in made.engine.sigmas(replace(how, steps=steps))[:-1].tolist():
-            met[round(level, 5)] = met.get(round(level, 5), 0.0) + 1 / steps / 3
-    assert len(met) == 4
-    found = {round(level, 5): float((sigma == level).double().mean()) for level in sigma.unique().tolist()}
-    assert found == pytest.approx(met, abs=0.02)
+        some = engine.sigmas(replace(how, steps=steps))
+        assert float(some[0]) == engine.highest
+        assert torch.equal(some[1:], levels[5 - steps :]), "the last strides follow the leap"
+    with pytest.raises(BadInput, match="steps is 5"):
+        engine.sigmas(replace(how, steps=5))
+    single = lesson(PICTURE, steps=1).engine
+    assert single.sigmas(single.settings()).tolist() == [single.highest, 0.0]
+    both = lesson(PICTURE, steps=2).engine
+    assert both.sigmas(both.settings()).tolist() == pytest.approx([both.highest, COVER, 0.0])
 
 
 def test_the_critic_is_shown_what_the_teachers_way_down_sees() -> None:
@@ -164,18 +187,20 @@ def test_losses_are_row_by_row(space: Real) -> None:
 
 def test_each_player_moves_its_own_weights() -> None:
     made = lesson(PICTURE)
-    teacher, critic, student = made.turns()
-    assert set(teacher.parameters) == set(student.parameters) == set(made.engine.parameters())
+    strides, teacher, critic, student = made.turns()
+    for turn in (strides, teacher, student):
+        assert set(turn.parameters) == set(made.engine.parameters())
     assert not set(critic.parameters) & set(student.parameters)
     assert not set(critic.parameters) & set(made.base.parameters())
     assert teacher.every == made.asked.every
-    assert [t.name for t in lesson(PICTURE, every=0).turns()] == ["critic", "student"]
+    assert [t.name for t in lesson(PICTURE, every=0).turns()] == ["strides", "critic", "student"]
+    assert [t.name for t in lesson(PICTURE, steps=1).turns()] == ["teacher", "critic", "student"]
 
 
 # ------------------------------------------------------------------------------------------------------ how it draws
 
 
-def test_consistency_covers_the_answer_with_fresh_noise() -> None:
+def test_a_leap_is_covered_with_fresh_noise_and_the_walk_keeps_its_own() -> None:
     rows, seen = Rows(3, torch.arange(5)), []
 
     def answer(x: Tensor, sigma: Tensor) -> Tensor:
@@ -183,11 +208,13 @@ def test_consistency_covers_the_answer_with_fresh_noise() -> None:
         return torch.tanh(x) + 7.0
 
     x = 9.0 * rows.fork("start").normal(2)
-    out = consistency(answer, x, torch.tensor([9.0, 2.0, 0.5]), rows)
-    expected = torch.tanh(x) + 7.0 + 2.0 * rows.fork("consistency", 0).normal(2)
-    torch.testing.assert_close(seen[1][0], expected)
-    assert [float(s[0]) for _, s in seen] == [9.0, 2.0]
-    torch.testing.assert_close(out, torch.tanh(expected) + 7.0 + 0.5 * rows.fork("consistency", 1).normal(2))
+    out = leap(answer, x, torch.tensor([9.0, 2.0, 0.5, 0.0]), rows)
+    second = torch.tanh(x) + 7.0 + 2.0 * rows.fork("leap").normal(2)
+    third = torch.tanh(second) + 7.0 + 0.25 * (second - torch.tanh(second) - 7.0)
+    torch.testing.assert_close(seen[1][0], second)
+    torch.testing.assert_close(seen[2][0], third)
+    assert [float(s[0]) for _, s in seen] == [9.0, 2.0, 0.5]
+    torch.testing.assert_close(out, torch.tanh(third) + 7.0)
 
 
 MIX = Mixture(
@@ -229,7 +256,7 @@ def test_a_mixture_in_one_and_two_steps() -> None:
 
 NET = FlowMatching(width=8, depth=1)
 STEADY = Training(batch=8, rate=0.01, ema=0.9, ema_ramp=5.0)
-SMALL = {"width": 8, "every": 2, "walk": 2}
+SMALL = {"width": 8, "every": 2, "walk": 2, "stride": 2}
 
 
 def pictures() -> Pictures:
@@ -251,7 +278,7 @@ def test_a_bundle_remembers_that_it_draws_in_few_steps(base: Fitted, tmp_path: P
     student = distilled(base, out=tmp_path / "student")
     own = base.how()
     assert isinstance(own, DiffusionHow)
-    assert student.how() == replace(own, steps=3, solver="consistency", guidance=1.0)
+    assert student.how() == replace(own, steps=3, solver="leap", guidance=1.0)
     again = load(tmp_path / "student")
     assert again.how() == student.how()
     assert torch.equal(again.sample(5, seed=2).x, student.sample(5, seed=2).x)
@@ -259,7 +286,7 @@ def test_a_bundle_remembers_that_it_draws_in_few_steps(base: Fitted, tmp_path: P
     assert base.how() == own, "the base stays what it was"
     family = again.family
     assert family is not None
-    assert "finishes it again" in family.parts()[1].sentence
+    assert "in strides" in family.parts()[1].sentence
     one = student.sample(6, seed=2, how=replace(cast(DiffusionHow, student.how()), steps=1))
     alone = student.sample(ids=[4], seed=2, how=one.how)
     torch.testing.assert_close(one.x[4:5], alone.x, rtol=1e-4, atol=1e-4)
@@ -292,7 +319,8 @@ def test_what_cannot_be_distilled_is_refused(base: Fitted, tmp_path: Path) -> No
         ({"steps": 0}, "steps is 0"),
         ({"steps": 9}, "steps is 9"),
         ({"gamma": -1.0}, "gamma is -1"),
-        ({"walk": 0}, "walk is 0"),
+        ({"walk": 0}, "walk 0"),
+        ({"stride": 0}, "stride is 0"),
         ({"guidance": float("nan")}, "guidance is nan"),
     ):
         with pytest.raises(BadInput, match=said):

@@ -38,7 +38,6 @@ from pellucid.nets.groups import Groups
 from pellucid.nets.inherit import inherit
 from pellucid.nets.steered import Steered
 from pellucid.solvers.ancestral import ancestral
-from pellucid.solvers.consistency import consistency
 from pellucid.solvers.ddim import ddim
 from pellucid.solvers.denoiser import Denoiser, at_condition
 from pellucid.solvers.dpm_solver import dpm_2m, dpm_2m_sde
@@ -46,6 +45,7 @@ from pellucid.solvers.euler import euler
 from pellucid.solvers.guidance import guided
 from pellucid.solvers.heun import heun
 from pellucid.solvers.inversion import Inverted, invert, reversible_sigmas
+from pellucid.solvers.leap import leap
 from pellucid.solvers.ode_likelihood import ode_log_prob
 from pellucid.solvers.variational_bound import variational_bound
 
@@ -60,7 +60,7 @@ MOST_CLASSES = 1000  # beside which groups are counted
 MOST_STEPS = 1_000_000  # of a walk; its noise levels are laid out beforehand, which more would not fit into memory
 
 Net = Literal["unet", "dit", "mlp"]
-Solver = Literal["euler", "heun", "ddim", "ancestral", "dpm_2m", "dpm_2m_sde", "consistency"]
+Solver = Literal["euler", "heun", "ddim", "ancestral", "dpm_2m", "dpm_2m_sde", "leap"]
 SOLVERS: dict[str, Callable[..., Tensor]] = {
     "euler": euler,
     "heun": heun,
@@ -68,7 +68,7 @@ SOLVERS: dict[str, Callable[..., Tensor]] = {
     "ancestral": ancestral,
     "dpm_2m": dpm_2m,
     "dpm_2m_sde": dpm_2m_sde,
-    "consistency": consistency,
+    "leap": leap,
 }
 
 

@@ -1,18 +1,23 @@
 """Few steps: a trained diffusion model learns to draw in 1 to 4 steps what it draws in 20.
 
-The student starts as a copy of the model and keeps its network. Where the model answers a noisy point with the mean of
-all items that fit, the student is taught to answer with one of them, so that a few answers are enough:
+The student starts as a copy of the model and keeps its network. It draws as `solvers/leap.py` does: a leap from noise
+to an item, then strides from that item under fresh noise. A stride goes where several steps of the model end:
+
+    strides    |D(x_sigma) - d| / sqrt(D),   d = (x' - after/sigma x_sigma) / (1 - after/sigma)
+
+with x' the model's own way from sigma to the next level, guidance included (Salimans and Ho 2022, arXiv:2202.00512,
+appendix G): one Euler step with d lands there. The leap's answer would be a mean of all items that fit; it shall be one
+of them, so a critic helps:
 
     teacher    |G(x_sigma) - walk(x_sigma)| / sqrt(D)      walk: the model's own way from there to data, with guidance
     critic     softplus(C(G(x_sigma)) - C(data)) + gamma/2 * (|grad C(data)|^2 + |grad C(G(x_sigma))|^2)
-    student    softplus(C(data) - C(G(x_sigma)))           x_sigma = data + sigma * noise
+    student    softplus(C(data) - C(G(x_sigma)))           x_sigma = data + sigma * noise, at the highest level
 
-The teacher says which noise becomes which item, the critic that it shall look like data. The contest is that of
-`gan.py`: Huang et al. 2024 (R3GAN), arXiv:2501.05441, eq. 2 to 4. That a critic lets a denoiser answer with items:
-Xu et al. 2023 (UFOGen), arXiv:2311.09257; a regression onto the teacher's walk beside it: Yin et al. 2023 (DMD),
-arXiv:2311.18828, eq. 9. The critic sees the item and, for pictures, also what the frozen teacher's way down sees of
-it under a little noise: Sauer et al. 2024 (LADD), arXiv:2403.12015. The student is drawn from by
-`solvers/consistency.py`, at the noise levels it was taught at.
+The teacher says which noise becomes which item, and the critic that it shall look like data. The contest is that of
+`gan.py`: Huang et al. 2024 (R3GAN), arXiv:2501.05441, eq. 2 to 4. That a critic lets a denoiser answer with items: Xu
+et al. 2023 (UFOGen), arXiv:2311.09257; a regression onto the teacher's walk beside it: Yin et al. 2023 (DMD),
+arXiv:2311.18828, eq. 9. The critic sees the item and, for pictures, also what the frozen teacher's way down sees of it
+under a little noise: Sauer et al. 2024 (LADD), arXiv:2403.12015.
 """
 
 from __future__ import annotations
@@ -37,6 +42,7 @@ __all__ = ["FewSteps"]
 
 ADVERSARIAL = (0.0, 0.99)  # betas of both players in the contest, as in `gan.py`
 CRITIC_RATE = 2.0  # of the critic beside the student: it starts from nothing
+STRIDES = 2  # steps of training between two lessons in strides, which are learned sooner than the leap
 LOOK = (-3.0, -0.5)  # logarithm of the noise under which the teacher looks, in the data's units, drawn evenly
 
 
@@ -44,15 +50,17 @@ LOOK = (-3.0, -0.5)  # logarithm of the noise under which the teacher looks, in 
 class FewSteps(Objective, Recasts):
     """Distil a model of the family `diffusion` into one that draws in a few steps.
 
-    steps: steps in which the student draws when nothing else is asked; it is taught at the levels of 1 to so many.
+    steps: a leap and so many strides less one, when nothing else is asked; fewer, down to the leap alone, may be asked.
     gamma: weight of the critic's gradient penalties; more is steadier and blurrier.
-    walk: steps of the teacher's walk. every: steps of training between two lessons by the teacher, 0 for none at all.
+    stride: steps of the teacher in one stride. walk: steps of its walk from noise to data, for the leap.
+    every: steps of training between two of the teacher's lessons in leaping, 0 for none at all.
     guidance: of the teacher, which the student then has built in; None takes the model's own.
     width: channels of the critic's first stage (pictures).
     """
 
     steps: int = 4
     gamma: float = 0.05
+    stride: int = 2
     walk: int = 6
     every: int = 4
     guidance: float | None = None
@@ -63,10 +71,10 @@ class FewSteps(Objective, Recasts):
             raise BadInput(f"steps is {self.steps}", accepted=f"1 to {MOST_FEW}")
         if not 0.0 <= self.gamma < float("inf"):
             raise BadInput(f"gamma is {self.gamma}", accepted="0 or more")
-        if self.walk < 1 or self.every < 0 or self.width < 1:
+        if min(self.stride, self.walk, self.width) < 1 or self.every < 0:
             raise BadInput(
-                f"walk is {self.walk}, every {self.every}, width {self.width}",
-                accepted="a walk of 1 step or more, every 0 or more, a width of 1 or more",
+                f"stride is {self.stride}, walk {self.walk}, every {self.every}, width {self.width}",
+                accepted="a stride and a walk of 1 step or more, every 0 or more, a width of 1 or more",
             )
         if self.guidance is not None and not 0.0 <= self.guidance < float("inf"):
             raise BadInput(f"guidance is {self.guidance}", accepted="None, or 0 or more")
@@ -123,7 +131,7 @@ class _Lesson:
         self.asked, self.engine, self.base = asked, engine, base
         self.how = base.walk()
         self.guidance = self.how.guidance if asked.guidance is None else asked.guidance
-        self.levels, self.until = _met(engine, asked.steps)
+        self.levels = engine.sigmas(engine.settings())[1:]  # of the strides
         like = next(engine.parameters())
         with Rows(0, torch.arange(1)).fork("critic").seeding():
             self.critic = _Judge(asked, engine, base).to(like)
@@ -135,20 +143,35 @@ class _Lesson:
             Turn("critic", critic, self.critic_losses, rate=CRITIC_RATE, betas=ADVERSARIAL),
             Turn("student", student, self.student_losses, betas=ADVERSARIAL),
         )
-        if not self.asked.every:
-            return contest
-        return (Turn("teacher", student, self.teacher_losses, every=self.asked.every, betas=(0.9, 0.99)), *contest)
+        lessons = []
+        if self.asked.steps > 1:
+            lessons.append(Turn("strides", student, self.stride_losses, every=STRIDES, betas=(0.9, 0.99)))
+        if self.asked.every:
+            lessons.append(Turn("teacher", student, self.teacher_losses, every=self.asked.every, betas=(0.9, 0.99)))
+        return (*lessons, *contest)
+
+    def stride_losses(self, batch: Batch, rows: Rows) -> Tensor:
+        """(B,) root mean square distance to the answer whose Euler step lands where several of the teacher's do."""
+        rows = rows.fork("stride")
+        chosen = rows.integers(len(self.levels) - 1)
+        levels = self.levels.to(batch.x)
+        sigma, after = levels[chosen], levels[chosen + 1]
+        x_t, told = self._noisy(batch, sigma, rows)
+        with torch.no_grad():
+            end = self._walked(x_t, sigma, after, told, self.asked.stride)
+            kept = expand_like(after / sigma, x_t)
+            aim = (end - kept * x_t) / (1 - kept)
+        return _root(self.engine.denoise(x_t, sigma, told) - aim)
 
     def teacher_losses(self, batch: Batch, rows: Rows) -> Tensor:
-        """(B,) root mean square distance to where the teacher's walk from the same point ends.
+        """(B,) root mean square distance to where the teacher's walk from the same noise ends.
 
         Not squared, so that early, wrong answers do not outweigh all others.
         """
         x_t, sigma, told = self._start(batch, rows)
         with torch.no_grad():
-            end = self._walked(x_t, sigma, told)
-        away = self.engine.denoise(x_t, sigma, told) - end
-        return (_wide(away).square().flatten(1).mean(dim=1) + 1e-6).sqrt()
+            end = self._walked(x_t, sigma, torch.zeros_like(sigma), told, self.asked.walk)
+        return _root(self.engine.denoise(x_t, sigma, told) - end)
 
     def critic_losses(self, batch: Batch, rows: Rows) -> Tensor:
         """(B,) the critic's side of the contest with both gradient penalties.
@@ -181,13 +204,16 @@ class _Lesson:
         return softplus(real_score - _wide(self.critic(self._shown(fake, told, rows), vector)))
 
     def _start(self, batch: Batch, rows: Rows) -> tuple[Tensor, Tensor, Condition]:
-        """Noisy items x_t (B, *event), their levels (B,), and what the network is told of them."""
+        """Items under all noise, x_t (B, *event), the level of a leap (B,), and what the network is told of them."""
+        sigma = torch.full((len(batch.x),), self.engine.highest).to(batch.x)
+        x_t, told = self._noisy(batch, sigma, rows)
+        return x_t, sigma, told
+
+    def _noisy(self, batch: Batch, sigma: Tensor, rows: Rows) -> tuple[Tensor, Condition]:
+        """Items with noise of levels sigma (B,), and what the network is told of them."""
         x = self.engine.guard(batch.x)
-        u = rows.fork("level").uniform(dtype=torch.float64)
-        level = (u[:, None] > self.until.to(x.device)).sum(dim=1)
-        sigma = self.levels.to(x)[level]
         x_t = x + expand_like(sigma, x) * rows.fork("noise").normal(*x.shape[1:], dtype=x.dtype)
-        return x_t, sigma, self.engine.told(x, batch.condition, rows.fork("drop"))
+        return x_t, self.engine.told(x, batch.condition, rows.fork("drop"))
 
     def _answer(self, batch: Batch, rows: Rows) -> tuple[Tensor, Condition]:
         """The student's items (B, *event), as a sample shows them, and what they were asked by."""
@@ -204,39 +230,29 @@ class _Lesson:
         noise = rows.fork("look noise").normal(*x.shape[1:], dtype=x.dtype)
         return [x, *(_wide(m) for m in self.base.look(x + expand_like(sigma, x) * noise, sigma, told))]
 
-    def _walked(self, x: Tensor, sigma: Tensor, told: Condition) -> Tensor:
-        """Where the teacher's walk from x (B, *event) at level sigma (B,) ends.
+    def _walked(self, x: Tensor, sigma: Tensor, until: Tensor, told: Condition, steps: int) -> Tensor:
+        """Where `steps` of the teacher's steps lead from x (B, *event) at sigma (B,): x at until (B,), which may be 0.
 
-        DPM-Solver++ (2M) as in `solvers/dpm_solver.py`, with a level of its own for each row.
+        DPM-Solver++ (2M) as in `solvers/dpm_solver.py`, with levels of its own for each row; the step to 0 is Euler's.
         """
-        denoise, shift, steps = guided(self.base, told, self.guidance), self.how.shift, self.asked.walk
-        left = sigma / (shift + sigma)  # 1 - u, of the places along `FlowMatchingEngine.sigmas`
+        denoise, shift = guided(self.base, told, self.guidance), self.how.shift
+        first, last = sigma / (shift + sigma), until / (shift + until)  # 1 - u, as in `FlowMatchingEngine.sigmas`
         before, was = x, sigma
         for k in range(steps):
-            now, then = left * ((steps - k) / steps), left * ((steps - k - 1) / steps)
-            sigma, after = shift * now / (1 - now), shift * then / (1 - then)
+            then = first + (last - first) * ((k + 1) / steps)
+            after = shift * then / (1 - then) if k < steps - 1 else until
             denoised = ahead = denoise(x, sigma)
-            if 0 < k < steps - 1:
-                ahead = denoised + expand_like((sigma / after).log() / (2 * (was / sigma).log()), x) * (
-                    denoised - before
-                )
+            if k > 0:
+                bend = torch.where(after > 0, (sigma / after).log(), 0.0) / (2 * (was / sigma).log())
+                ahead = denoised + expand_like(bend, x) * (denoised - before)
             x = ahead + expand_like(after / sigma, x) * (x - ahead)
-            before, was = denoised, sigma
+            before, was, sigma = denoised, sigma, after
         return x
 
 
-def _met(engine: FlowMatchingEngine, steps: int) -> tuple[Tensor, Tensor]:
-    """Noise levels (L,) that drawing in 1 to `steps` steps meets, and the share of meetings up to each (L,).
-
-    Each number of steps counts the same, so that half of the lessons are about the first step, which is the hardest.
-    """
-    share: dict[float, float] = {}
-    for count in range(1, steps + 1):
-        for sigma in engine.sigmas(replace(engine.walk(), steps=count))[:-1].tolist():
-            sigma = float(f"{sigma:.9g}")  # the same level, whichever number of steps it comes from
-            share[sigma] = share.get(sigma, 0.0) + 1 / count / steps
-    until = torch.tensor(list(share.values()), dtype=torch.float64).cumsum(0)
-    return torch.tensor(list(share), dtype=torch.float64), until[:-1]
+def _root(away: Tensor) -> Tensor:
+    """(B, *event) to the root of the mean square (B,)."""
+    return (_wide(away).square().flatten(1).mean(dim=1) + 1e-6).sqrt()
 
 
 def _twice(score: Tensor) -> tuple[Tensor, Tensor]:

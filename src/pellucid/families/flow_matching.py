@@ -31,6 +31,7 @@ __all__ = ["FlowMatching", "FlowMatchingEngine", "mix"]
 Times = Literal["logit_normal", "uniform", "mode"]
 LARGEST_MODE = 1.75  # beyond, two times would share one place and the density of mode sampling be none
 MOST_FEW = 8  # steps; with more, plain walking does as well
+COVER = 3.0  # noise over the item that a distilled model has leapt to, from which its strides begin
 SIGMA_MAX = 300.0  # noise so strong that nothing of the data is left in float32 samples of ordinary scale
 
 
@@ -75,10 +76,11 @@ class FlowMatching(DenoisingFamily):
             ),
             Part(
                 "reverse process",
-                "A sample starts as pure noise, which the network answers with a finished item; each further step "
-                "covers it with less noise than the one before and finishes it again.",
-                "x = D(x, sigma) + sigma_next * noise",
-                "Song et al. 2023, arXiv:2303.01469, algorithm 1",
+                "A sample starts as pure noise, from which the network leaps to a finished item at once; further steps "
+                "cover the item with fresh noise and take it off again, in strides of several of its teacher's steps.",
+                "x_1 = D(x_0, sigma_0) + sigma_1 * noise,   "
+                "x_k+1 = D(x_k, sigma_k) + sigma_k+1 / sigma_k (x_k - D(x_k, sigma_k))",
+                "Song et al. 2023, arXiv:2303.01469, algorithm 1; Salimans and Ho 2022, arXiv:2202.00512",
             )
             if self.few
             else Part(
@@ -231,7 +233,7 @@ class FlowMatchingEngine(DenoisingEngine):
         """As for all denoisers; a distilled model draws in its few steps and has the guidance built in."""
         if not self.few:
             return self.walk()
-        return replace(self.walk(), steps=self.few, solver="consistency", guidance=1.0)
+        return replace(self.walk(), steps=self.few, solver="leap", guidance=1.0)
 
     # -- Denoises ------------------------------------------------------------------------------------------------
 
@@ -249,12 +251,26 @@ class FlowMatchingEngine(DenoisingEngine):
     def sigmas(self, how: How) -> Tensor:
         """(K + 1,) from SIGMA_MAX to 0, even in u where t = u / (u + shift * (1 - u)) and sigma = (1 - t) / t.
 
+        A distilled model has the levels that it was taught: SIGMA_MAX, from which it leaps, and COVER and below for
+        its strides, of which fewer steps take the last ones.
         The shift of time: Esser et al. 2024, arXiv:2403.03206, eq. 23.
+
+        Raises:
+            BadInput: more steps than a distilled model was taught.
         """
         how = self.own(how)
-        first = how.shift / (how.shift + SIGMA_MAX)
-        u = torch.linspace(first, 1.0, how.steps + 1, dtype=torch.float64)
-        return how.shift * (1 - u) / u
+        if not self.few:
+            return _even(SIGMA_MAX, how.steps, how.shift)
+        if how.steps > self.few:
+            raise BadInput(f"steps is {how.steps}", accepted=f"1 to {self.few}, which the model was distilled for")
+        strides = _even(COVER, max(1, self.few - 1), self.walk().shift)
+        return torch.cat((strides.new_tensor([SIGMA_MAX]), strides[len(strides) - how.steps :]))
+
+
+def _even(first: float, steps: int, shift: float) -> Tensor:
+    """(K + 1,) levels from `first` to 0, even in u."""
+    u = torch.linspace(shift / (shift + first), 1.0, steps + 1, dtype=torch.float64)
+    return shift * (1 - u) / u
 
 
 FlowMatching.engine = FlowMatchingEngine
