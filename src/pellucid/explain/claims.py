@@ -2,6 +2,7 @@
 themselves again.
 
     parts, saliency   name places: their scores on several items are handed over, and the places redrawn by the model
+    trajectory        names steps: the curve of a model that forgot must be another one
     errors            names findings: those about a model that forgot must be others
     provenance        names copied runs: in training items whose symbols are shuffled they must be others
     oddities          names items: with all labels dealt out anew its own check must fail
@@ -13,6 +14,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,9 +43,10 @@ from pellucid.explain.parts import PartsReport
 from pellucid.explain.places import Places, places_of
 from pellucid.explain.planting import plant
 from pellucid.explain.provenance import ProvenanceReport
-from pellucid.explain.randomising import randomised
+from pellucid.explain.randomising import randomised, relabelled
 from pellucid.explain.saliency import SaliencyReport, left_out, unknown
 from pellucid.explain.spelling import spelling_of
+from pellucid.explain.trajectory import TrajectoryReport, trajectory
 from pellucid.explain.ways import Way, way_of
 from pellucid.fitting import halves
 
@@ -57,18 +60,23 @@ Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
 ITEMS = 8  # on which places are judged: the sample and others of its request
-OTHERS = 60  # real items that say what is usual
+OTHERS = 100  # real items that say what is usual
 DRAWS = 2  # of the infill of whole events
 WEIGHED = 8  # draws behind the chance of one symbol
 STEPS = 10  # of denoising around what is known
 NEAR = 32  # symbols before the one in question that are judged; the others are always known
 LONGEST = 64  # parts of an item for which every other one is asked about each
 ORDERS = 12
+OF_LABELS = ("attention", "counterfactual")  # questions about what a request did
+APART = 2  # steps with 95% intervals that do not meet: of 16 that are alike, once in 200 times
 
 
 @dataclass(frozen=True, eq=False)
 class Asked:
-    """Of what an explanation was asked: the model, its data and the sample's name, as in `explain_sample`."""
+    """Of what an explanation was asked: the model, its data and the sample's name, as in `explain_sample`.
+
+    relabel: whether a model may be trained on labels dealt out at random, to judge what speaks of labels.
+    """
 
     model: Fitted
     data: Items
@@ -76,6 +84,12 @@ class Asked:
     index: int = 0
     where: Mapping[str, object] | None = None
     run: Run | None = None
+    relabel: bool = False
+
+    @cached_property
+    def of_random_labels(self) -> Asked:
+        """The same of a model that learned random labels; trained when first asked for."""
+        return replace(self, model=relabelled(self.model, self.data, seed=self.seed + 7, run=self.run), run=None)
 
     def forgot(self, copy: int) -> Asked:
         """The same of a copy of the model that forgot. MissingCapability where it has no weights."""
@@ -94,6 +108,7 @@ def badge_of(name: str, report: Report, asked: Asked) -> Badge:
     named: dict[str, Callable[[Any, Asked], Badge | None]] = {
         "parts": _parts,
         "saliency": _saliency,
+        "trajectory": _trajectory,
         "errors": _errors,
         "provenance": _provenance,
         "oddities": _oddities,
@@ -120,11 +135,16 @@ def _own_check(name: str, report: Report, asked: Asked) -> Badge:
             return None  # what forgot draws items that no question can be asked about
         return getattr(found, "check", None)
 
+    def again() -> Faithfulness | None:
+        return of(replace(asked, seed=asked.seed + 1))
+
+    of_labels = asked.relabel and name in OF_LABELS and bool(asked.model.codec.conditions)
+    labels = (lambda: of(asked.of_random_labels)) if of_labels else None
     try:
         blank = asked.forgot(0)
     except MissingCapability as error:
-        return judge_check(check, _plain(error), lambda: of(replace(asked, seed=asked.seed + 1)))
-    return judge_check(check, lambda: of(blank), lambda: of(replace(asked, seed=asked.seed + 1)))
+        return judge_check(check, _plain(error), again, labels)
+    return judge_check(check, lambda: of(blank), again, labels)
 
 
 def _taken(name: str, asked: Asked) -> dict[str, Any]:
@@ -318,7 +338,37 @@ def _lost(model: Fitted, y: Tensor, told: Condition, target: int, seed: int, cha
     return np.asarray(np.nan_to_num(found), dtype=np.float64)
 
 
-# ---------------------------------------------------------------------------------------- errors, provenance, oddities
+# ---------------------------------------------------------------------------- trajectory, errors, provenance, oddities
+
+
+def _trajectory(report: TrajectoryReport, asked: Asked) -> Badge:
+    """A walk of any model ends where it was going, also of one that forgot; but not after the same steps."""
+    other = replace(asked, seed=asked.seed + 1)
+    check = judge_check(report.check, "", lambda: _walked(other).check)
+    try:
+        blank = _walked(asked.forgot(0))
+    except MissingCapability as error:
+        reacts = Tested("reacts", None, _plain(error), _plain(error))
+    except (BadInput, ArithmeticError, ValueError):
+        reacts = Tested("reacts", True, "", "a model that forgot draws nothing that a judge could call by a class")
+    else:
+        pairs = list(zip(report.main.shares, blank.main.shares, strict=False))
+        apart = sum(a.low > b.high or a.high < b.low for a, b in pairs)
+        said = "" if apart >= APART else "A model that has forgotten all decides after the same steps."
+        detail = (
+            f"at {apart} of {len(pairs)} steps the share differs from that of a model that forgot (needed: {APART})"
+        )
+        reacts = Tested("reacts", apart >= APART, said, detail)
+    return _with(check, reacts)
+
+
+def _walked(asked: Asked) -> TrajectoryReport:
+    return trajectory(asked.model, data=asked.data, seed=asked.seed, index=asked.index, where=asked.where)
+
+
+def _with(badge: Badge, test: Tested) -> Badge:
+    """The badge with one test in the place of that of the same name."""
+    return replace(badge, tests=tuple(test if t.name == test.name else t for t in badge.tests))
 
 
 def _errors(report: ErrorsReport, asked: Asked) -> Badge:
@@ -337,7 +387,7 @@ def _errors(report: ErrorsReport, asked: Asked) -> Badge:
         said = "" if passed else "It finds much the same wrong with a model that has forgotten all."
         detail = f"{len(own)} findings, {len(other)} about a model that forgot, {common:.0%} of them in common"
         reacts = Tested("reacts", passed, said, f"{detail} (needed: below {SHARED:.0%})")
-    return replace(check, tests=tuple(reacts if t.name == "reacts" else t for t in check.tests))
+    return _with(check, reacts)
 
 
 def _findings(report: ErrorsReport) -> set[tuple[str, ...]]:
@@ -369,7 +419,7 @@ def _provenance(report: ProvenanceReport, asked: Asked) -> Badge:
             f"{np.mean(alike):.2f} (needed: below {SHARED}, of the lengths or of the two); {len(written)} samples"
         )
         reacts = Tested("reacts", passed, said, detail)
-    return replace(check, tests=tuple(reacts if t.name == "reacts" else t for t in check.tests))
+    return _with(check, reacts)
 
 
 def _oddities(report: Any, asked: Asked) -> Badge:

@@ -137,7 +137,7 @@ def explain_sample(
             accepted=", ".join(q for q in QUESTIONS if q in EXPLANATIONS and q not in names) or "none",
             why=" ".join(missing.values()),
         )
-    asked_of = Asked(model, data, seed, index, where, run)
+    asked_of = Asked(model, data, seed, index, where, run, relabel=retrain > 0)
     badges = {name: badge_of(name, report, asked_of) for name, report in answers.items()} if gate else {}
     return Explained(f"sample {index} of seed {seed}", answers, missing, badges)
 

@@ -1,4 +1,4 @@
-"""Does an explanation deserve belief? Four tests that a wrong one fails, and the badge that comes of them.
+"""Does an explanation deserve belief? Tests that a wrong one fails, and the badge that comes of them.
 
     faithful  Places said to matter are redrawn by the model itself, given all others, so that what is judged stays a
               likely item, which zeros in their place would not be. The judged quantity must then change more than
@@ -6,6 +6,7 @@
               Keeping those places and redrawing the others must do the opposite, where that means anything.
     specific  The same, against what the explanation says of another item.
     reacts    On copies of the model that forgot what they learned it says something else (`randomising.py`).
+    labels    The same of a model that was trained on labels dealt out at random, where one is trained for that.
     stable    From another seed of its own chance it says the same.
 
 All is paired over N items, of which the explained one is the first. Against random places: within an item, the rank
@@ -88,7 +89,7 @@ class Attribution:
 class Tested:
     """One test. passed: None where it could not be made. said: in plain words. detail: with its numbers."""
 
-    name: Literal["faithful", "specific", "reacts", "stable"]
+    name: Literal["faithful", "specific", "reacts", "labels", "stable"]
     passed: bool | None
     said: str
     detail: str
@@ -148,7 +149,7 @@ class Badge:
 
 
 def judge(of: Attribution, *, orders: int = 16, copies: int = 3, seeds: int = 2, seed: int = 0) -> Badge:
-    """Put an explanation to all four tests.
+    """Put an explanation that names places to the tests.
 
     Args:
         orders: random orders of the places, each item's own. copies: models that forgot. seeds: of its own chance.
@@ -162,6 +163,7 @@ def judge_check(
     check: Faithfulness | None,
     forgot: Callable[[], Faithfulness | None] | str,
     again: Callable[[], Faithfulness | None] | None,
+    relabelled: Callable[[], Faithfulness | None] | None = None,
 ) -> Badge:
     """The badge of an explanation that names no places: its own check, made again where it must fail and must pass.
 
@@ -169,13 +171,16 @@ def judge_check(
         check: of the explanation, None where it could not be made.
         forgot: the check of the same explanation of a model that forgot, None where that model cannot even be asked;
             or why there is none. again: the check from another seed; None where no chance is used.
+        relabelled: the check for a model of labels dealt out at random; None where none was trained.
     """
     if check is None:
         return not_judged("No check could be made for this item.")
     word = "held" if check.passed else "did not hold"
     said = "" if check.passed else f"Its own check failed. {check.lacks()}."
     own = Tested("faithful", check.passed, said, f"{check.question} {_numbers(check)}; it {word}")
-    return Badge((own, _check_reacts(check, forgot), _check_stable(again)), check.score.n)
+    reacts = _check_reacts(check, forgot, "reacts", "a model that forgot")
+    labels = () if relabelled is None else (_check_reacts(check, relabelled, "labels", "a model of random labels"),)
+    return Badge((own, reacts, *labels, _check_stable(again)), check.score.n)
 
 
 def not_judged(why: str) -> Badge:
@@ -315,18 +320,21 @@ def _stable(of: Attribution, seeds: int) -> Tested:
     return Tested("stable", passed, said, f"likeness between {1 + seeds} seeds: {_shown(found)} (needed: {SAME})")
 
 
-def _check_reacts(check: Faithfulness, forgot: Callable[[], Faithfulness | None] | str) -> Tested:
-    if isinstance(forgot, str):
-        return Tested("reacts", None, forgot, forgot)
-    found = forgot()
+def _check_reacts(
+    check: Faithfulness,
+    other: Callable[[], Faithfulness | None] | str,
+    name: Literal["reacts", "labels"],
+    whose: str,
+) -> Tested:
+    if isinstance(other, str):
+        return Tested(name, None, other, other)
+    found = other()
     if found is None:
-        return Tested("reacts", True, "", "a model that forgot gives no answer that could be checked")
+        return Tested(name, True, "", f"{whose} gives no answer that could be checked")
     lower = found.score.high < check.score.low
     passed = lower or not found.passed
-    said = (
-        "" if passed else "Its check holds for a model that has forgotten all, too, so it does not speak of this one."
-    )
-    return Tested("reacts", passed, said, f"the same check of a model that forgot: {_numbers(found)}")
+    said = "" if passed else f"Its check holds for {whose}, too, so it does not speak of this one."
+    return Tested(name, passed, said, f"the same check of {whose}: {_numbers(found)}")
 
 
 def _check_stable(again: Callable[[], Faithfulness | None] | None) -> Tested:

@@ -83,7 +83,7 @@ def _mixtures() -> dict[str, Mixture]:
         "three on a circle": ring(3, radius=1.0),
         "four at the corners": _round(even, 0.15),
         "unequal weights": _round([[-1.0, 0.0], [1.0, 0.0], [0.0, 2.0]], 0.2, [0.6, 0.3, 0.1]),
-        "tilted in four dimensions": scattered(3, 4, seed=1),
+        "tilted in four dimensions": scattered(3, 4, seed=1, apart=4.0),
     }
 
 
