@@ -17,6 +17,7 @@ import numpy as np
 from pellucid.core.codec import Measures
 from pellucid.core.errors import BadInput, MissingCapability
 from pellucid.domains.frames import TableData
+from pellucid.domains.molecule_files import MoleculeData
 from pellucid.domains.pictures import Pictures
 from pellucid.evaluate.resampling import Estimate, check_rows, halves, of_rows
 from pellucid.model import Fitted
@@ -40,7 +41,7 @@ class Bits:
     dimensions: int
 
 
-def bits_per_dimension(model: Fitted, items: Pictures | TableData, *, seed: int = 0) -> Bits:
+def bits_per_dimension(model: Fitted, items: Pictures | TableData | MoleculeData, *, seed: int = 0) -> Bits:
     """Mean over items, with its interval over half-samples of them; the same items and seed pair models.
 
     Raises:

@@ -22,12 +22,24 @@ from pellucid.catalog import family_class
 from pellucid.core.described_model import learned_numbers
 from pellucid.core.errors import BadInput, PellucidError, Stopped
 from pellucid.core.run import Run
+from pellucid.domains.molecule_files import MoleculeData
 from pellucid.domains.pictures import Pictures
 from pellucid.domains.read import DataSource, read
 from pellucid.domains.text_files import TextData
-from pellucid.evaluate.baseline import independent_columns, independent_pixels
+from pellucid.evaluate.baseline import independent_columns, independent_pixels, independent_symbols
 from pellucid.evaluate.compare_report import CompareReport, Cost, lead
-from pellucid.evaluate.metrics import PICTURES, TABLES, Bench, Contestant, Instrument, Items, Reading, Result, measure
+from pellucid.evaluate.metrics import (
+    MOLECULES,
+    PICTURES,
+    TABLES,
+    Bench,
+    Contestant,
+    Instrument,
+    Items,
+    Reading,
+    Result,
+    measure,
+)
 from pellucid.evaluate.resampling import FEWEST, Absent
 from pellucid.fitting import fit, split
 from pellucid.model import Fitted
@@ -36,7 +48,8 @@ __all__ = ["compare", "compare_models", "divide"]
 
 SHARE = 1 / 3  # of the data held out: two halves are compared, so each has a sixth
 MOST_HELD_OUT = 10_000
-MOST_PICTURES, MOST_ROWS = 2_000, 10_000  # samples of each model, when the user gives no number
+# samples of each model, when the user gives no number
+MOST_PICTURES, MOST_ROWS, MOST_MOLECULES = 2_000, 10_000, 3_000
 
 
 def compare(
@@ -139,6 +152,8 @@ def compare_models(
     half = len(held_out) // 2
     # pictures beyond the real ones would be drawn for nothing; rows of a table all train the utility's classifier
     drawn = min(n or MOST_PICTURES, half) if pictures else n or min(len(train), MOST_ROWS)
+    if isinstance(train, MoleculeData):
+        drawn = min(n or MOST_MOLECULES, half)
     if drawn < FEWEST:
         raise BadInput(f"n is {n}", accepted=f"{FEWEST} or more", why="no interval can be given on so few samples")
     order = np.random.default_rng([seed, 7]).permutation(len(held_out))
@@ -146,7 +161,7 @@ def compare_models(
     reference, fresh = held_out.take(np.arange(half)), held_out.take(np.arange(half, 2 * half))
     bench = Bench(train, reference, fresh, held_out, min(drawn, half), seed, run)
     contestants = tuple(_contestants(named, bench, drawn))
-    instruments = PICTURES if pictures else TABLES
+    instruments = PICTURES if pictures else MOLECULES if isinstance(train, MoleculeData) else TABLES
     results = _measure_all(instruments, bench, contestants)
     metrics = tuple(metric for instrument in instruments for metric in instrument.metrics)
     leads = {m.key: lead(m, {name: results[m.key][name] for name in named}) for m in metrics}
@@ -159,9 +174,9 @@ def compare_models(
 def divide(data: Items, *, seed: int = 0, share: float = SHARE) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Positions for training and for holding out, in random order of a seed.
 
-    Identical pictures stay on one side, as one of them is a copy of the other. Identical rows of a table do not: in a
-    table of few values they are different people who look alike, and keeping them together would make the held-out
-    rows unlike new ones.
+    Identical pictures or molecules stay on one side, as one of them is a copy of the other. Identical rows of a table
+    do not: in a table of few values they are different people who look alike, and keeping them together would make the
+    held-out rows unlike new ones.
     """
     if isinstance(data, Pictures):
         prints = [hashlib.sha256(picture.tobytes()).digest() for picture in data.pixels]
@@ -169,6 +184,8 @@ def divide(data: Items, *, seed: int = 0, share: float = SHARE) -> tuple[NDArray
         group = np.array([first[print_] for print_ in prints], np.int64)
     else:
         group = np.arange(len(data))
+    if isinstance(data, MoleculeData):
+        group = np.unique(data.texts(), return_inverse=True)[1].astype(np.int64)
     rank = np.random.default_rng([seed, 11]).permutation(len(data))[group]
     order = np.argsort(rank, kind="stable")
     wanted = min(round(len(data) * share), MOST_HELD_OUT)
@@ -202,6 +219,8 @@ def _contestants(models: Mapping[str, Fitted], bench: Bench, n: int) -> Iterable
     yield Contestant("real, copied", "copies", bench.train.take(np.resize(chosen, n)))
     if isinstance(bench.train, Pictures):
         yield Contestant("independent pixels", "baseline", independent_pixels(bench.train, n, seed=bench.seed))
+    elif isinstance(bench.train, MoleculeData):
+        yield Contestant("independent symbols", "baseline", independent_symbols(bench.train, n, seed=bench.seed))
     else:
         yield Contestant("independent columns", "baseline", independent_columns(bench.train, n, seed=bench.seed))
 
@@ -269,10 +288,10 @@ def _tell(run: Run, stage: str, done: int, total: int) -> None:
 
 
 def _no_text(items: Items | TextData) -> Items:
-    if isinstance(items, TextData):
+    if isinstance(items, TextData) and not isinstance(items, MoleculeData):
         raise BadInput(
             "texts cannot be put side by side here yet",
-            accepted="pictures and tables",
+            accepted="pictures, tables and molecules",
             next="`pellucid likelihood RUN FILE` gives each model's bits per character on the same file.",
         )
     return items

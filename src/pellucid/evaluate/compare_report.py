@@ -33,6 +33,7 @@ from pellucid.core.report import (
 )
 from pellucid.domains import pictures as read_pictures
 from pellucid.domains.frames import TableData
+from pellucid.domains.molecule_files import MoleculeData
 from pellucid.evaluate.metrics import Contestant, Metric, Reading, Result
 from pellucid.evaluate.resampling import Absent
 
@@ -250,6 +251,8 @@ class CompareReport(Report):
                     for row in frame.astype(object).to_numpy()
                 ]
                 blocks.append(Table(tuple(map(str, frame.columns)), cells, caption=contestant.name))
+            elif isinstance(items, MoleculeData):
+                blocks.append(Table((contestant.name,), [[text] for text in items.texts(SHOWN_ROWS)]))
         said = Prose(f"The first ones of each, in the order of seed {self.seed}; none was chosen.")
         if any(isinstance(c.items, TableData) for c in self.contestants):
             said = Prose(f"{said.text} Real rows are about somebody, so none of them is printed here.")

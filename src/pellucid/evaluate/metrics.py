@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pellucid.core.errors import PellucidError, Stopped
 from pellucid.core.run import Run
 from pellucid.domains.frames import TableData
+from pellucid.domains.molecule_files import MoleculeData
 from pellucid.domains.pictures import Pictures
 from pellucid.evaluate.bits import bits_per_dimension
 from pellucid.evaluate.copy_check import copy_check
@@ -24,6 +25,7 @@ from pellucid.evaluate.frechet import frechet
 from pellucid.evaluate.labels import Judge, asked_class_share
 from pellucid.evaluate.marginals import associations, marginals
 from pellucid.evaluate.matrices import TreeCells
+from pellucid.evaluate.molecules import Known, measure_molecules
 from pellucid.evaluate.neighbours import Points
 from pellucid.evaluate.precision_recall import precision_recall
 from pellucid.evaluate.resampling import Absent, Estimate
@@ -31,6 +33,7 @@ from pellucid.evaluate.utility import choose_target, utility
 from pellucid.model import Fitted
 
 __all__ = [
+    "MOLECULES",
     "PICTURES",
     "TABLES",
     "Bench",
@@ -43,7 +46,7 @@ __all__ = [
 ]
 
 Floats = NDArray[np.float64]
-Items = Pictures | TableData
+Items = Pictures | TableData | MoleculeData
 T = TypeVar("T")
 
 NEIGHBOURS = 3000  # rows of nearest-neighbour metrics; their cost grows with the square
@@ -136,6 +139,7 @@ class Bench:
         def learn() -> Extractor[Items]:
             if isinstance(self.train, Pictures):
                 return cast(Extractor[Items], Encoder.learn(self.train, seed=self.seed, run=self.run))
+            assert isinstance(self.train, TableData)
             return cast(Extractor[Items], TableFeatures(self.train))
 
         return self.once("extractor", learn)
@@ -207,8 +211,12 @@ def _asked_class(bench: Bench, of: Contestant) -> dict[str, Result]:
 
 
 def _copies(bench: Bench, of: Contestant) -> dict[str, Result]:
-    items = _items(of).take(np.arange(min(bench.n, NEIGHBOURS)))
-    found = copy_check(items, bench.train, bench.reference, seed=bench.seed, name=of.name)
+    items, train, reference = _items(of).take(np.arange(min(bench.n, NEIGHBOURS))), bench.train, bench.reference
+    # molecules are compared as graphs
+    assert not isinstance(items, MoleculeData)
+    assert not isinstance(train, MoleculeData)
+    assert not isinstance(reference, MoleculeData)
+    found = copy_check(items, train, reference, seed=bench.seed, name=of.name)
     what = "pixels" if isinstance(items, Pictures) else "scaled cells"
     by = f"Euclidean distance of {what} to {found.compared:,} training and {found.compared:,} held-out items"
     return {
@@ -276,6 +284,27 @@ def _detection(bench: Bench, of: Contestant) -> dict[str, Result]:
     assert isinstance(train, TableData)
     cells = bench.once("cells", lambda: TreeCells.learn(train))
     return {"detection": Reading(detection(real, generated, cells, seed=bench.seed, name=of.name), "boosted trees")}
+
+
+def _molecules(bench: Bench, of: Contestant) -> dict[str, Result]:
+    train, reference, items = bench.train, bench.reference, _items(of).take(np.arange(bench.n))
+    assert isinstance(train, MoleculeData)
+    assert isinstance(reference, MoleculeData)
+    assert isinstance(items, MoleculeData)
+    known = bench.once("known molecules", lambda: Known.of(train.texts(), reference.texts()))
+    found = measure_molecules(items.texts(), known, seed=bench.seed, name=of.name)
+    by = {
+        "valid": "valences, rings and aromatic double bonds" if found.strict is None else "RDKit",
+        "unique": "graphs of atoms and bonds",
+        "novel": f"graphs of {len(train):,} training molecules",
+        "diversity": "circular fingerprints of radius 2, 1,024 bits",
+        "fragments": f"pieces of {len(reference):,} unseen molecules, cut where single bonds leave rings",
+        "scaffolds": f"rings and what joins them of {len(reference):,} unseen molecules",
+    }
+    values = {"valid": found.strict or found.valid, "unique": found.unique, "novel": found.novel}
+    values |= {"diversity": found.diversity, "fragments": found.fragments, "scaffolds": found.scaffolds}
+    few = Absent("input", "too few of its strings are molecules")
+    return {key: few if value is None else Reading(value, by[key]) for key, value in values.items()}
 
 
 def _two_tables(bench: Bench, of: Contestant) -> tuple[TableData, TableData]:
@@ -370,3 +399,19 @@ TABLES: tuple[Instrument, ...] = (
     Instrument((LIKELIHOOD,), _bits),
 )  # fmt: skip
 """What tables are measured by, in the order of the report."""
+
+MOLECULES: tuple[Instrument, ...] = (
+    Instrument(
+        (
+            Metric("valid", "valid", "higher", "Share of strings that are molecules."),
+            Metric("unique", "unique", "higher", "Of these, the share that no earlier one equals."),
+            Metric("novel", "new", "higher", "Of different ones, the share that was not learned from.", "honesty"),
+            Metric("diversity", "diversity", "higher", "1 less the mean similarity of two: lower means more alike."),
+            Metric("fragments", "fragments", "higher", "Cosine of how often fragments occur, with unseen molecules."),
+            Metric("scaffolds", "scaffolds", "higher", "The same of the rings and what joins them."),
+        ),
+        _molecules,
+    ),
+    Instrument((LIKELIHOOD,), _bits),
+)
+"""What molecules are measured by, in the order of the report."""
