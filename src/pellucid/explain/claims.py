@@ -24,7 +24,7 @@ from torch import Tensor
 
 from pellucid.catalog import explanation
 from pellucid.core.batch import Condition
-from pellucid.core.capabilities import How, Predicts, Unmasks
+from pellucid.core.capabilities import How, Predicts, Unmasks, parameters_of
 from pellucid.core.errors import BadInput, MissingCapability
 from pellucid.core.report import Report
 from pellucid.core.rows import Rows
@@ -89,11 +89,11 @@ class Asked:
     @cached_property
     def of_random_labels(self) -> Asked:
         """The same of a model that learned random labels; trained when first asked for."""
-        return replace(self, model=relabelled(self.model, self.data, seed=self.seed + 7, run=self.run), run=None)
+        return replace(self, model=relabelled(self.model, self.data, seed=self.seed + 7, run=self.run))
 
     def forgot(self, copy: int) -> Asked:
         """The same of a copy of the model that forgot. MissingCapability where it has no weights."""
-        return replace(self, model=randomised(self.model, seed=copy), run=None)
+        return replace(self, model=randomised(self.model, seed=copy))
 
 
 def badge_of(name: str, report: Report, asked: Asked) -> Badge:
@@ -104,6 +104,7 @@ def badge_of(name: str, report: Report, asked: Asked) -> Badge:
     """
     began = time.monotonic()
     if asked.run is not None:
+        asked.run.go_on("the explanation was stopped while it was judged")
         asked.run.emit(Progress(stage=f"judge {name}", done=0, total=1))
     named: dict[str, Callable[[Any, Asked], Badge | None]] = {
         "parts": _parts,
@@ -113,9 +114,17 @@ def badge_of(name: str, report: Report, asked: Asked) -> Badge:
         "provenance": _provenance,
         "oddities": _oddities,
     }
-    found = named[name](report, asked) if name in named else None
-    badge = found or _own_check(name, report, asked)
+    try:
+        found = named[name](report, asked) if name in named else None
+        badge = found or _own_check(name, report, asked)
+    except (BadInput, MissingCapability) as error:  # the answer stands, with a badge that says so
+        badge = not_judged(str(error))
     return replace(badge, seconds=time.monotonic() - began)
+
+
+def _remembers(model: Fitted) -> str:
+    """Why no copy of the model can forget; empty where one can."""
+    return "" if parameters_of(model.engine) else "It has no weights that could forget: it was fitted by counting."
 
 
 # ------------------------------------------------------------------------------------------------------------ own check
@@ -152,6 +161,7 @@ def _taken(name: str, asked: Asked) -> dict[str, Any]:
     import inspect
 
     words: dict[str, Any] = {"data": asked.data, "seed": asked.seed, "index": asked.index, "where": asked.where}
+    words["run"] = asked.run
     return {k: v for k, v in words.items() if k in inspect.signature(explanation(name)).parameters}
 
 
@@ -196,7 +206,7 @@ def _parts(report: PartsReport, asked: Asked) -> Badge | None:
             rival=rival,
             rival_name="the rarest values by themselves",
             again=lambda chance: _Unusual.of(model, asked.data, items, report, seed + 101 * chance).scores,
-            forgot=forgot,
+            forgot=_remembers(model) or forgot,
             shape=own.places.shape,
             keeping=False,
         ),
@@ -317,7 +327,7 @@ def _saliency(report: SaliencyReport, asked: Asked) -> Badge | None:
             rival=nearest[enough],
             rival_name=f"the nearest {report.places.kind}s",
             again=None if isinstance(model.engine, Unmasks) else lambda chance: scores_of(model, chance),
-            forgot=forgot if any(True for _ in model.engine.parameters()) else "It has no weights that could forget.",
+            forgot=_remembers(model) or forgot,
             allowed=allowed[enough],
         ),
         orders=ORDERS,
