@@ -28,6 +28,7 @@ FLOORS = {
     "adapting": 4.3,
     "rereading": 4.4,
     "fitting": 4.5,
+    "mixing": 4.6,
     "tasks": 5,
     "evaluate": 6,
     "explain": 7,

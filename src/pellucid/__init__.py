@@ -25,6 +25,7 @@ _WHERE = {
     "resume": "pellucid.fitting",
     "load": "pellucid.model",
     "adopt": "pellucid.model",
+    "mix": "pellucid.mixing",
     "Fitted": "pellucid.model",
     "Draw": "pellucid.model",
     "compare": "pellucid.evaluate.compare",
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from pellucid.evaluate.compare import compare, compare_models
     from pellucid.explain.explained import explain_sample
     from pellucid.fitting import fit, resume
+    from pellucid.mixing import mix
     from pellucid.model import Draw, Fitted, adopt, load
 
 

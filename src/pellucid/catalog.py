@@ -23,6 +23,7 @@ __all__ = [
     "DOMAINS",
     "EXPLANATIONS",
     "FAMILIES",
+    "MADE",
     "OBJECTIVES",
     "bridge_class",
     "codec_class",
@@ -57,6 +58,12 @@ FAMILIES: dict[str, str] = {
     "columns": "pellucid.families.columns:Columns",
 }
 """name -> "module:Class" of each family, in the order that lists show them."""
+
+MADE: dict[str, str] = {
+    "mixture": "pellucid.mixing:ItemMixture",
+    "symbol_mixture": "pellucid.mixing:SymbolMixture",
+}
+"""name -> "module:Class" of families whose models are made of fitted ones; nobody fits them, and no list shows them."""
 
 DOMAINS: dict[str, str] = {
     "images": "pellucid.domains.images:Images",
@@ -128,8 +135,8 @@ def families() -> tuple[str, ...]:
 
 def family_class(name: str) -> type[Family]:
     """The family of this name; BadInput with the nearest right name if there is none."""
-    if name in FAMILIES:
-        return resolve(FAMILIES[name])
+    if name in FAMILIES or name in MADE:
+        return resolve(FAMILIES.get(name) or MADE[name])
     return _from_others("family", "pellucid.families", name, families())
 
 
