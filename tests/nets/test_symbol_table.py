@@ -33,3 +33,14 @@ def test_every_slot_sees_every_other() -> None:
     x = torch.randn(1, 5, 16, dtype=torch.float64)
     jacobian = torch.autograd.functional.jacobian(lambda v: body(v)[0].sum(-1), x)[:, 0].abs().sum(-1)  # (5, 5)
     assert (jacobian > 1e-6).all()
+
+
+def test_the_curve_leaves_names_alone_where_the_order_is_known() -> None:
+    table = SymbolTable((12, 30), 4, spread=0.0, ordered=(0, 20))
+    assert table.large == (1,)
+    with torch.no_grad():
+        table.curve[:] = 1.0
+    rows = table().detach()
+    assert not rows[:12].any()
+    assert not rows[32:].any()  # spikes and the missing cell
+    torch.testing.assert_close(rows[12:32], SymbolTable((20,), 4, spread=0.0).get_buffer("waves0") @ table.curve[0])

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from pellucid.core.rows import Rows
-from pellucid.nets.transformer import Transformer, TransformerBlock, rotate
+from pellucid.nets.transformer import Attention, Transformer, TransformerBlock, rotate, squared
 
 
 def body() -> Transformer:
@@ -64,3 +64,25 @@ def test_attention_maps_sum_to_one_and_rebuild_the_output() -> None:
 def test_a_fresh_body_passes_its_input_through() -> None:
     net, x = Transformer(16, heads=2, depth=2), slots(2, 3).float()
     torch.testing.assert_close(net(x), net.norm(x))
+
+
+def test_short_rows_of_weights_are_the_plain_softmax() -> None:
+    """Over 15 keys they are padded to a vector's width; nothing of that is to be seen."""
+    attention = body().blocks[0].attention
+    assert isinstance(attention, Attention)
+    for count in (3, 15, 16, 21):
+        q, k = (Rows(seed, torch.arange(4)).normal(2, count, 8, dtype=torch.float64) for seed in (0, 1))
+        future = torch.full((count, count), -torch.inf).triu(1)
+        found = attention.weights(q, k, future)
+        torch.testing.assert_close(found, (q @ k.mT + future).softmax(-1))
+        assert not (found.triu(1) != 0).any()
+
+
+def test_the_gradient_of_relu_squared_is_autograds() -> None:
+    block, x = body().blocks[0], slots(2, 5).requires_grad_()
+    assert isinstance(block, TransformerBlock)
+    inner = block.inner(x)
+    ours = torch.autograd.grad(block.outer(squared(inner)).sum(), x, retain_graph=True)[0]
+    theirs = torch.autograd.grad(block.outer(inner.relu().square()).sum(), x)[0]
+    torch.testing.assert_close(ours, theirs)
+    assert torch.autograd.gradcheck(squared, (slots(1, 3).requires_grad_(),))

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from pellucid.nets.single_slot import SingleSlot, fits
 
-__all__ = ["Attention", "Cache", "Norm", "Places", "Transformer", "TransformerBlock", "rotate"]
+__all__ = ["Attention", "Cache", "Norm", "Places", "Transformer", "TransformerBlock", "rotate", "squared"]
 
 LANES, LONG = 16, 64  # float32 numbers in a vector register; keys from which on the rest of a vector matters little
 
@@ -175,7 +175,7 @@ class TransformerBlock(nn.Module):
         mixed = self.attention(self.read(x, layer, cache), places, layer, cache)
         x = x + (mixed if keep is None else mixed * keep[0])
         seen = _shifted(self.norm2(x), self.mix2, None if cache is None else cache.last[layer, 1])
-        thought = self.outer(_squared(self.inner(seen)))
+        thought = self.outer(squared(self.inner(seen)))
         return x + (thought if keep is None else thought * keep[1])
 
 
@@ -334,7 +334,7 @@ class _UnitTurned(torch.autograd.Function):
         return _straightened(back, x * r, r), None, None
 
 
-def _squared(x: Tensor) -> Tensor:
+def squared(x: Tensor) -> Tensor:
     """relu(x)^2."""
     if not torch.is_grad_enabled():
         return x.relu().square()
