@@ -11,7 +11,7 @@ from pellucid.core.interval import Interval
 from pellucid.domains.frames import TableData
 from pellucid.domains.pictures import Pictures
 from pellucid.domains.text_files import text_of
-from pellucid.explain.claims import Asked, badge_of
+from pellucid.explain.claims import Asked, _elsewhere, badge_of
 from pellucid.explain.counterfactual import counterfactual
 from pellucid.explain.explained import explain_sample
 from pellucid.explain.faithfulness import Faithfulness
@@ -20,6 +20,7 @@ from pellucid.explain.parts import parts
 from pellucid.explain.process import process
 from pellucid.explain.provenance import provenance
 from pellucid.explain.saliency import saliency
+from pellucid.explain.turning import Direction
 from pellucid.families.autoregressive import Autoregressive
 from pellucid.families.masked import Masked
 from pellucid.fitting import fit
@@ -96,6 +97,18 @@ def test_what_counts_says_that_it_cannot_forget() -> None:
     badge = badge_of("saliency", report, Asked(model, model.data))
     assert badge.of("reacts").passed is None
     assert badge.colour != "green"
+
+
+def test_directions_that_a_blank_model_has_too_do_not_speak_of_this_one() -> None:
+    random = np.random.default_rng(0)
+    vectors = np.linalg.qr(random.normal(size=(12, 12)))[0]
+    own = [Direction(f"knob {k}", "factor", vectors[k], 1.0) for k in range(4)]
+    assert _elsewhere(own, own).passed is False
+    turned = [Direction(d.name, d.found, vectors[k + 4], 1.0) for k, d in enumerate(own)]
+    assert _elsewhere(own, turned).passed
+    assert "no direction has its like" in _elsewhere(own, []).detail
+    flipped = [Direction(d.name, d.found, -d.vector, 1.0) for d in own]
+    assert _elsewhere(own, flipped).passed is False, "a direction has two ends"
 
 
 def test_a_model_of_random_labels_is_tried_where_it_may_be_trained(digits: Pictures, digits_model: Fitted) -> None:

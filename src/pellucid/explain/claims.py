@@ -3,6 +3,7 @@ themselves again.
 
     parts, saliency   name places: their scores on several items are handed over, and the places redrawn by the model
     trajectory        names steps: the curve of a model that forgot must be another one
+    directions        names directions: those of a model that forgot must point elsewhere
     errors            names findings: those about a model that forgot must be others
     provenance        names copied runs: in training items whose symbols are shuffled they must be others
     oddities          names items: with all labels dealt out anew its own check must fail
@@ -12,7 +13,7 @@ themselves again.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,7 @@ from pellucid.core.space import Tokens
 from pellucid.domains.frames import TableData
 from pellucid.domains.pictures import Pictures
 from pellucid.explain.copies import Body
+from pellucid.explain.directions import DirectionsReport, directions
 from pellucid.explain.errors import ErrorsReport, errors
 from pellucid.explain.faithfulness import Faithfulness
 from pellucid.explain.gate import SHARED, Attribution, Badge, Tested, judge, judge_check, not_judged
@@ -47,6 +49,7 @@ from pellucid.explain.randomising import randomised, relabelled
 from pellucid.explain.saliency import SaliencyReport, left_out, unknown
 from pellucid.explain.spelling import spelling_of
 from pellucid.explain.trajectory import TrajectoryReport, trajectory
+from pellucid.explain.turning import Direction
 from pellucid.explain.ways import Way, way_of
 from pellucid.fitting import halves
 
@@ -110,6 +113,7 @@ def badge_of(name: str, report: Report, asked: Asked) -> Badge:
         "parts": _parts,
         "saliency": _saliency,
         "trajectory": _trajectory,
+        "directions": _directions,
         "errors": _errors,
         "provenance": _provenance,
         "oddities": _oddities,
@@ -348,7 +352,7 @@ def _lost(model: Fitted, y: Tensor, told: Condition, target: int, seed: int, cha
     return np.asarray(np.nan_to_num(found), dtype=np.float64)
 
 
-# ---------------------------------------------------------------------------- trajectory, errors, provenance, oddities
+# ---------------------------------------------------------------- trajectory, directions, errors, provenance, oddities
 
 
 def _trajectory(report: TrajectoryReport, asked: Asked) -> Badge:
@@ -374,6 +378,37 @@ def _trajectory(report: TrajectoryReport, asked: Asked) -> Badge:
 
 def _walked(asked: Asked) -> TrajectoryReport:
     return trajectory(asked.model, data=asked.data, seed=asked.seed, index=asked.index, where=asked.where)
+
+
+def _directions(report: DirectionsReport, asked: Asked) -> Badge:
+    """Directions found on any model do there what was measured; but a model that forgot must have others."""
+
+    def found(other: Asked) -> DirectionsReport:
+        return directions(other.model, data=other.data, seed=other.seed, index=other.index, where=other.where)
+
+    check = judge_check(report.check, "", lambda: found(replace(asked, seed=asked.seed + 1)).check)
+    try:
+        blank = found(asked.forgot(0))
+    except MissingCapability as error:
+        reacts = Tested("reacts", None, _plain(error), _plain(error))
+    except (BadInput, ArithmeticError, ValueError):
+        reacts = Tested("reacts", True, "", "a model that forgot has no directions that could be measured")
+    else:
+        reacts = _elsewhere(*([k.direction for k in r.knobs] for r in (report, blank)))
+    return _with(check, reacts)
+
+
+def _elsewhere(own: Sequence[Direction], other: Sequence[Direction]) -> Tested:
+    """Do directions of one name, found in one way, point elsewhere in the other model?"""
+    twins = {(d.name, d.found): d.vector for d in other}
+    cosines = [abs(float(d.vector @ twin)) for d in own if (twin := twins.get((d.name, d.found))) is not None
+               and twin.shape == d.vector.shape]  # fmt: skip
+    if not cosines:
+        return Tested("reacts", True, "", "no direction has its like in a model that forgot")
+    mean = float(np.mean(cosines))
+    said = "" if mean < SHARED else "The directions are much the same in a model that has forgotten all."
+    detail = f"mean cosine of {len(cosines)} directions with those of a model that forgot: {mean:.2f} (below {SHARED})"
+    return Tested("reacts", mean < SHARED, said, detail)
 
 
 def _with(badge: Badge, test: Tested) -> Badge:
