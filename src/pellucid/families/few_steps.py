@@ -64,7 +64,7 @@ class FewSteps(Objective, Recasts):
     gamma: float = 0.05
     stride: int = 2
     walk: int = 6
-    every: int = 4
+    every: int = 2
     guidance: float | None = None
     width: int = 32
 
