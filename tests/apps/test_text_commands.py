@@ -117,6 +117,13 @@ def test_a_prompt_goes_on_in_the_terminal(fitted: Path) -> None:
     assert found["texts"] == [alone[4:-1]] * 2
     stopped = run(*asked, "--stop", alone[10:14]).stdout
     assert stopped == alone[: alone.index(alone[10:14], 4)] + "\n"
+    beams = (*asked[:6], "--beams", "1")
+    assert run(*beams).stdout == alone
+    assert json.loads(run(*beams, "--json").stdout)["texts"][0]["text"] == alone[4:-1]
+    with pytest.raises(BadInput, match="-n is 3 with 1 beams"):
+        run(*beams, "-n", "3")
+    with pytest.raises(BadInput, match="--beams came with --how"):
+        run(*asked, "--beams", "2")
     with pytest.raises(BadInput, match="--stop came without --prompt"):
         run("sample", fitted / "run", "--stop", "x")
     with pytest.raises(BadInput, match="--out came with --prompt"):

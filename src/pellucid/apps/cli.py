@@ -34,6 +34,7 @@ from pellucid.apps.impute_command import impute
 from pellucid.apps.likelihood_command import likelihood
 from pellucid.apps.words import (
     Balance,
+    Beams,
     Constraints,
     ConstraintsFile,
     DropBreaking,
@@ -349,6 +350,7 @@ def sample(
     match: Match = None,
     grammar: Grammar = None,
     stream: Stream = False,
+    beams: Beams = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -368,15 +370,16 @@ def sample(
     kept: Any = {"match": match, "grammar": grammar}
     if stream and (as_json or out is not None):
         raise BadInput(f"--stream came with {'--json' if as_json else '--out'}", accepted="one of them")
-    if prompt is not None or stream:
+    if prompt is not None or stream or beams is not None:
         from pellucid.apps.going_on import go_on_here
 
-        asked = "--prompt" if prompt is not None else "--stream"
+        asked = "--prompt" if prompt is not None else "--stream" if stream else "--beams"
+        kept |= {"stream": stream, "beams": beams}
         for option, value in {"--where": where, "--class": of_class, "--out": out, "--share": share}.items():
             if value:
                 raise BadInput(f"{option} came with {asked}", accepted="-n, --seed, --how, --length, --stop, --json")
         words_of, ends = pairs(how, "--how"), tuple(stop or ())
-        go_on_here(folder, prompt or "", n or 1, length, seed, words_of, ends, as_json, quiet, stream=stream, **kept)
+        go_on_here(folder, prompt or "", n or 1, length, seed, words_of, ends, as_json, quiet, **kept)
         return
     if stop:
         raise BadInput("--stop came without --prompt", accepted="both")

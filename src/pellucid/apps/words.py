@@ -12,6 +12,7 @@ from pellucid.core.errors import BadInput, nearest
 
 __all__ = [
     "Balance",
+    "Beams",
     "Constraints",
     "ConstraintsFile",
     "DropBreaking",
@@ -57,6 +58,9 @@ Match = Annotated[
     str | None, typer.Option("--match", metavar="REGEX", help="Of texts: every one matches this as a whole.")
 ]
 Grammar = Annotated[str | None, typer.Option("--grammar", help="Of texts: every one is json, or smiles.")]
+Beams = Annotated[
+    int | None, typer.Option("--beams", help="Of texts: the likeliest, by a search that keeps so many beginnings.")
+]
 Stream = Annotated[bool, typer.Option("--stream", help="Of texts: print them as they are drawn; n is 1 unless said.")]
 NoMissing = Annotated[bool, typer.Option("--no-missing", help="Fill missing cells of tables.")]
 

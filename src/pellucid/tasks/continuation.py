@@ -18,6 +18,7 @@ from pellucid.core.batch import Condition
 from pellucid.core.capabilities import Predicts
 from pellucid.core.codec import Identity
 from pellucid.core.errors import BadInput, MissingCapability, shown
+from pellucid.core.language import State
 from pellucid.core.rows import Rows
 from pellucid.core.space import Tokens
 from pellucid.domains.pieces import joined
@@ -27,7 +28,7 @@ from pellucid.drawing.within import NEVER, TRIES, Leash, Symbols, too_long
 from pellucid.families.next_symbol import SymbolHow, draw_symbols
 from pellucid.model import Fitted
 
-__all__ = ["Drawn", "Next", "go_on", "go_on_many", "slides", "written"]
+__all__ = ["Drawn", "Next", "after_prompt", "given_by", "go_on", "go_on_many", "piece_of", "slides", "written"]
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def go_on(
         BadInput: length below 1, an empty stop, a prompt of a list that leaves no room, or a constraint that nothing
             satisfies after this prompt in this length.
     """
-    codec, given = _given(model, prompt, length, stop)
+    codec, given = given_by(model, prompt, length, stop)
     rows = Rows(seed, torch.tensor([row]))
     if within is None or not within.strict:
         yield from _once(model, codec, given, length, rows, how, stop, within)
@@ -109,7 +110,7 @@ def _once(
             break
         p = found.logits.softmax(-1)[0]
         likeliest = int(p.argmax())
-        held.append(Drawn(_piece(codec, symbol), float(p[symbol]), _piece(codec, likeliest), float(p[likeliest])))
+        held.append(Drawn(piece_of(codec, symbol), float(p[symbol]), piece_of(codec, likeliest), float(p[likeliest])))
         text = "".join(drawn.piece for drawn in held)
         if any(word in text for word in stop):
             yield from _before(held, min(text.index(word) for word in stop if word in text))
@@ -138,7 +139,7 @@ def go_on_many(
 
     Number i is what `go_on` would draw with row i's random numbers, whatever the count.
     """
-    codec, given = _given(model, prompt, length, stop)
+    codec, given = given_by(model, prompt, length, stop)
     if count < 1:
         raise BadInput(f"count is {count}", accepted="1 or more")
     rows = Rows(seed, torch.arange(count))
@@ -173,7 +174,7 @@ def _side_by_side(
             if over[i] or found.over[i] or (codec.form == "lines" and symbol == 0):
                 over[i] = True
                 continue
-            texts[i] += _piece(codec, symbol)
+            texts[i] += piece_of(codec, symbol)
             places = [at for word in stop if (at := texts[i].find(word)) >= 0]
             if places:
                 texts[i], over[i] = texts[i][: min(places)], True
@@ -240,8 +241,8 @@ def written(
         yield Next(symbols, logits, over)
 
 
-def _given(model: Fitted, prompt: str, length: int, stop: Sequence[str]) -> tuple[TextCodec, Tensor]:
-    """The codec, and the prompt's symbols (1, t)."""
+def given_by(model: Fitted, prompt: str, length: int, stop: Sequence[str]) -> tuple[TextCodec, Tensor]:
+    """The codec, and the prompt's symbols (1, t). Raises what `go_on` raises."""
     codec = model.codec
     model.need(Predicts, "go on with a text")
     if not isinstance(codec, TextCodec) or not isinstance(model.bridge, Identity):
@@ -268,24 +269,30 @@ def _going(
     device = next((p.device for p in model.engine.parameters()), given.device)
     model.engine.eval()
     engine = model.need(Predicts, "go on with a text")
-    leash = None if within is None else _behind(within, codec, given, length)
+    leash = None
+    if within is not None:
+        state = after_prompt(within, codec, given, length)
+        leash = Leash(within, len(given), ends=codec.space.ends, start=state)
     # what was never learned cannot be written
     for found in written(engine, codec.space, given.to(device), length, rows, how or SymbolHow(), codec.unknown, leash):
         yield replace(found, symbols=found.symbols.cpu(), logits=found.logits.cpu().double())
 
 
-def _behind(within: Symbols, codec: TextCodec, given: Tensor, length: int) -> Leash:
-    """The constraint where a prompt (B, t), the same in all rows, leaves it."""
+def after_prompt(within: Symbols, codec: TextCodec, given: Tensor, length: int) -> State:
+    """The state in which a prompt (B, t), the same in all rows, leaves a constraint.
+
+    Raises BadInput where nothing satisfies it after this prompt, or nothing of this length.
+    """
     state = within.start()
     for k, symbol in enumerate(given[0].tolist()):
         if within.costs([state])[0, symbol] >= NEVER:
-            text = "".join(_piece(codec, s) for s in given[0, : k + 1].tolist())
+            text = "".join(piece_of(codec, s) for s in given[0, : k + 1].tolist())
             raise BadInput(f"nothing that begins with {shown(text)} satisfies {within.name}", next="Change the prompt.")
         state = within.after(state, symbol)
     room = min(length, codec.space.length - given.shape[1]) if codec.space.ends else length
     if within.cost(state) > room:
         raise too_long(within, within.cost(state), room)
-    return Leash(within, len(given), ends=codec.space.ends, start=state)
+    return state
 
 
 def _again(rows: Rows, turn: int) -> Rows:
@@ -315,7 +322,8 @@ def _before(held: list[Drawn], length: int) -> Iterator[Drawn]:
         length -= len(drawn.piece)
 
 
-def _piece(codec: TextCodec, symbol: int) -> str:
+def piece_of(codec: TextCodec, symbol: int) -> str:
+    """What a symbol writes; nothing for the end of a line."""
     if codec.form == "lines" and symbol == 0:
         return ""
     if codec.unit == "bytes":
