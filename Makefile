@@ -78,7 +78,7 @@ $(STAMP): pyproject.toml constraints.txt
 	esac; \
 	sed "s/^torch==.*/torch==$${found:-$$tested}/" constraints.txt > $(VENV)/constraints.txt; \
 	echo "setup: installing into $(VENV), some minutes the first time (log: $(LOG))"; \
-	$(PIP) install -c $(VENV)/constraints.txt -e ".[dev]" >>$(LOG) 2>&1 || failed "the packages of pyproject.toml"; \
+	$(PIP) install -c $(VENV)/constraints.txt -e ".[dev,hf]" >>$(LOG) 2>&1 || failed "the packages of pyproject.toml"; \
 	touch $(STAMP); \
 	echo "setup: done; try $(BIN)/pellucid --help"
 
