@@ -11,11 +11,12 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from pellucid.core.errors import BadInput
 from pellucid.core.smiles import ATOM
 
 __all__ = ["UNITS", "Unit", "cut", "joined", "visible"]
 
-Unit: TypeAlias = Literal["characters", "bytes", "words", "symbols"]
+Unit: TypeAlias = Literal["characters", "bytes", "words", "symbols", "tokens"]  # tokens: cut by a model's own tokenizer
 UNITS: tuple[Unit, ...] = ("characters", "bytes", "words", "symbols")
 CHUNK = 2**22  # characters that are numbered at once
 # a word takes the space before it along, so that words joined are the text; newlines and signs stand alone
@@ -32,6 +33,8 @@ def cut(text: str, unit: Unit) -> tuple[NDArray[np.integer], tuple[str, ...]]:
     >>> cut("abba", "characters")[0].tolist()
     [0, 1, 1, 0]
     """
+    if unit == "tokens":
+        raise BadInput("unit is 'tokens'", accepted=", ".join(UNITS), why="Only the model that has them can cut them.")
     if unit == "bytes":
         return np.frombuffer(text.encode("utf-8", "surrogateescape"), np.uint8), ()
     if unit in ("words", "symbols"):

@@ -361,7 +361,7 @@ def _readable(spelling: Spelling, symbols: Whole) -> str:
 def _passage(spelling: Spelling, own: Whole, run: Copied) -> Passage:
     item, place = run.sources[0]
     there = spelling.training[item]
-    joint = "" if spelling.unit in ("characters", "bytes", "words", "symbols") else " "
+    joint = "" if spelling.unit in ("characters", "bytes", "words", "symbols", "tokens") else " "
     before = there[max(0, place - AROUND) : place]
     after = there[place + run.length : place + run.length + AROUND]
     source = f"{spelling.names[item]}, place {place + 1:,}"
