@@ -24,6 +24,7 @@ FLOORS = {
     "catalog": 3,
     "drawing": 3.5,
     "model": 4,
+    "adopting": 4.1,
     "bridging": 4.2,
     "adapting": 4.3,
     "rereading": 4.4,

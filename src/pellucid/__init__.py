@@ -24,7 +24,7 @@ _WHERE = {
     "fit": "pellucid.fitting",
     "resume": "pellucid.fitting",
     "load": "pellucid.model",
-    "adopt": "pellucid.model",
+    "adopt": "pellucid.adopting",
     "mix": "pellucid.mixing",
     "Fitted": "pellucid.model",
     "Draw": "pellucid.model",
@@ -37,6 +37,7 @@ _PACKAGES = ("audit", "catalog", "evaluate", "explain", "release", "tasks", "tes
 __all__ = ["__version__", *sorted(_WHERE), *_PACKAGES]
 
 if TYPE_CHECKING:
+    from pellucid.adopting import adopt
     from pellucid.core.errors import BadInput, PellucidError
     from pellucid.core.run import Run
     from pellucid.domains.described import describe_data
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     from pellucid.explain.explained import explain_sample
     from pellucid.fitting import fit, resume
     from pellucid.mixing import mix
-    from pellucid.model import Draw, Fitted, adopt, load
+    from pellucid.model import Draw, Fitted, load
 
 
 def __getattr__(name: str) -> object:

@@ -69,7 +69,7 @@ def described(
         ("settings", json.dumps(recipe.get("settings", {}))),
         *_origin(recipe),
     ]
-    parts = family.parts() if family is not None else ()
+    parts = parts_of(family, engine)
     title = family.title if family is not None else name
     return Described(
         name,
@@ -94,6 +94,13 @@ def _origin(recipe: Mapping[str, Any]) -> list[tuple[str, str]]:
         found.append(("learned through", f"the latent space of a model of family {through['family']}"))
     if objective:
         found.append(("trained by", f"{objective['name']} {json.dumps(objective['settings'])}"))
+    return found
+
+
+def parts_of(family: Family | None, engine: nn.Module) -> tuple[Part, ...]:
+    """The pieces that a model is made of: its family's, or those that an adopted engine has `parts` of its own for."""
+    told = engine if family is None else family
+    found: tuple[Part, ...] = getattr(told, "parts", tuple)()
     return found
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from pellucid.core.batch import Batch, Condition
 from pellucid.core.capabilities import Denoises, Learns, Part, Samples, Scores, parameters_of
 from pellucid.core.codec import Measures
-from pellucid.core.described_model import learned_numbers
+from pellucid.core.described_model import learned_numbers, parts_of
 from pellucid.core.errors import BadInput
 from pellucid.core.interval import Interval, wilson
 from pellucid.core.report import (
@@ -145,7 +145,7 @@ def process(
         losses = read_losses(model.folder / "events.jsonl")
     model.engine.eval()
     kept, held = _parted(model, data)
-    parts = model.family.parts() if model.family is not None else ()
+    parts = parts_of(model.family, model.engine)
     title = model.family.title if model.family is not None else model.name
     with torch.no_grad():
         if isinstance(model.engine, Denoises):

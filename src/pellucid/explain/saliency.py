@@ -393,10 +393,11 @@ def gradient(engine: nn.Module, space: Tokens, tokens: Tensor, condition: Condit
     with torch.no_grad():
         expected = engine.next_logits(tokens, condition)[0, :-1].softmax(-1)  # (T, V)
         out = torch.zeros(tokens.shape[1], dtype=torch.float64)
+        rows_of = getattr(engine, "symbol_rows", None)  # where its table has another order
         for j in range(min(target, asked.shape[1] - 1)):
             slot = j + 1  # slot 0 holds the start
             first = int(asked[0, slot]) - int(tokens[0, j])  # where the alphabet of place j begins in the table
-            own = module.weight[first : first + space.sizes[j]]
+            own = module.weight[first : first + space.sizes[j]] if rows_of is None else module.weight[rows_of]
             away = leaf[0, slot] - expected[j, : len(own)].to(own.dtype) @ own
             out[j] = float(g[0, slot] @ away)
     return out
