@@ -28,14 +28,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import (  # type: ignore[import-not-found]
+from diffusers import (
     DDIMScheduler,
     DDPMScheduler,
     FlowMatchEulerDiscreteScheduler,
     UNet2DModel,
 )
-from diffusers.models.attention_processor import Attention, AttnProcessor  # type: ignore[import-not-found]
-from diffusers.training_utils import (  # type: ignore[import-not-found]
+from diffusers.models.attention_processor import Attention, AttnProcessor
+from diffusers.training_utils import (
     EMAModel,
     compute_density_for_timestep_sampling,
 )
