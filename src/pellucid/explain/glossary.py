@@ -17,7 +17,7 @@ TERMS = {
     "loss": "How wrong the model is about an item. Low means that it knows such items well.",
     "check": "A test that the explanation itself must pass. If it fails, the explanation is shown as failed.",
     "badge": "What the tests of an answer came to: green, amber, red or not judged.",
-    "model that forgot": "A copy of the model with its learned numbers in random order. A good answer is not true of it.",
+    "model that forgot": "A copy of the model with what it learned in random order. A good answer is not true of it.",
     "interval": "The range in which the true value lies in 95 of 100 such measurements.",
     "baseline": "The cheapest answer anybody could give. An explanation must do better.",
     "ceiling": "The best score that anything could reach here.",
