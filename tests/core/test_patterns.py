@@ -116,5 +116,7 @@ def test_patterns_that_grow_beyond_reason_are_refused() -> None:
         compiled("((a{1000}){1000}){1000}")
     with pytest.raises(BadInput, match="more than 20,000 states"):
         compiled("(a|b)*a(a|b){15}")
+    with pytest.raises(BadInput, match="at character 101, a group. Accepted: at most 100"):
+        compiled("(" * 2000 + "a" + ")" * 2000)
     with pytest.raises(BadInput, match="nothing matches"):
         compiled("[^\x00-\U0010ffff]")

@@ -105,6 +105,13 @@ def test_what_is_no_molecule_is_named_with_its_place(text: str, words: str) -> N
     assert words in str(caught.value)
 
 
+def test_long_strings_are_read_in_a_moment() -> None:
+    many = read_smiles("c1ccc2ccccc2c1" * 300)
+    assert (len(many), sum(many.hydrogens)) == (3000, 300 * 8 - 2 * 299)
+    with pytest.raises(BadInput, match="aromatic atoms in a row of rings, at most 1000"):
+        read_smiles("c1" + "c" * 1998 + "c1")
+
+
 def test_brackets_are_read() -> None:
     found = read_bracket("[15NH3+:4]")
     assert found is not None

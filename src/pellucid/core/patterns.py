@@ -31,6 +31,7 @@ SURROGATES = (0xD800, 0xDFFF)  # they are no characters, and have no bytes
 MOST_TIMES = 1000  # of a repetition
 MOST_PARTS = 50_000  # states before they become deterministic
 MOST_STATES = 20_000
+MOST_NESTED = 100  # groups inside one another
 SPECIAL = ".|*+?{}()[]\\^$"
 NAMED: dict[str, Ranges] = {
     "d": ((48, 57),),
@@ -124,7 +125,7 @@ class _Parser:
     """Reads a pattern from left to right; every piece becomes a pair of states (in, out)."""
 
     def __init__(self, pattern: str, units: Units) -> None:
-        self.pattern, self.units, self.at, self.parts = pattern, units, 0, _Parts()
+        self.pattern, self.units, self.at, self.parts, self.nested = pattern, units, 0, _Parts(), 0
 
     def whole(self) -> tuple[int, int]:
         found = self._either()
@@ -169,10 +170,14 @@ class _Parser:
                 if self.pattern[self.at : self.at + 2] != "?:":
                     raise self._wrong("a group that looks around or has options", began)
                 self.at += 2
+            self.nested += 1
+            if self.nested > MOST_NESTED:
+                raise self._wrong("a group", began, f"at most {MOST_NESTED} groups inside one another")
             found = self._either()
             if self._next() != ")":
                 raise self._wrong("a ( that is never closed", began)
             self.at += 1
+            self.nested -= 1
             return found
         if sign == "[":
             return self._over(self._class(began))

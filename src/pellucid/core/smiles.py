@@ -52,6 +52,7 @@ ROWS = (
 )
 CHECKED = frozenset(("H", "B", "C", "N", "O", "F", "Si", "P", "S", "Cl", "As", "Se", "Br", "Te", "I"))
 MOST_SEARCHED = 100_000  # placements of double bonds that are tried
+MOST_JOINED = 1000  # aromatic atoms of one system of rings
 
 
 @dataclass(frozen=True, slots=True)
@@ -364,10 +365,15 @@ class _Reader:
             if delocalised[k] and a in needs and b in needs:
                 near[a].append((b, k))
                 near[b].append((a, k))
-        found = _matched(near)
-        if found is None:
-            raise self.wrong("aromatic rings whose double bonds find no place")
-        return found
+        placed: set[int] = set()
+        for atoms in _parts(near):
+            if len(atoms) > MOST_JOINED:
+                raise self.wrong(f"{len(atoms):,} aromatic atoms in a row of rings, at most {MOST_JOINED}")
+            found = _matched({atom: near[atom] for atom in atoms})
+            if found is None:
+                raise self.wrong("aromatic rings whose double bonds find no place")
+            placed |= found
+        return placed
 
     def _needs_one(self, i: int, total: int) -> bool:
         given = self.given[i]
@@ -381,6 +387,22 @@ class _Reader:
         if (self.elements[i] == "C" and single) or (self.elements[i] == "N" and have == 5):
             raise self.wrong(f"an aromatic {self.elements[i]} with no bond left for its ring", self.places[i])
         return have == 4 and self._oxide(i)
+
+
+def _parts(near: dict[int, list[tuple[int, int]]]) -> list[set[int]]:
+    """Atoms that hang together."""
+    left, found = set(near), []
+    while left:
+        waiting = [left.pop()]
+        part = set(waiting)
+        while waiting:
+            for other, _ in near[waiting.pop()]:
+                if other in left:
+                    left.discard(other)
+                    part.add(other)
+                    waiting.append(other)
+        found.append(part)
+    return found
 
 
 def _matched(near: dict[int, list[tuple[int, int]]]) -> set[int] | None:
