@@ -9,7 +9,7 @@ import pellucid as pl
 from pellucid.core.batch import Condition, TensorExamples
 from pellucid.core.errors import BadInput, MissingCapability, Stopped
 from pellucid.core.rows import Rows
-from pellucid.core.run import Event, Progress, Run
+from pellucid.core.run import Progress, Run
 from pellucid.core.space import Mixed, Real, Tokens
 from pellucid.explain.datamodel import Retrained, item_losses, ranked, refit, score, seed_agreement
 from pellucid.explain.forecast import Candidate, Grounds, foreseen, growing, helps, some
@@ -91,7 +91,7 @@ def test_items_that_come_one_by_one_are_foreseen_as_sets_are():
 
 
 def test_it_tells_how_far_it_is_and_stops_inside(model, digits):
-    seen: list[Event] = []
+    seen = []
     influence(model, data=digits, run=Run(listeners=[seen.append]))
     stages = {event.stage for event in seen if isinstance(event, Progress)}
     assert stages == {"ways to foresee", "what each item is worth", "sets at random"}
