@@ -121,7 +121,7 @@ def test_stripes_are_learned_and_follow_the_class() -> None:
     space = Real((1, 4, 4), levels=2)
     family = Pixels(width=16, depth=3, dropout=0.0)
     engine = family.build(space, {"class": Tokens(2, 1)}, Rows(0, torch.arange(1)))
-    settings = replace(family.training(space, 300), batch=64, rate=1e-2, ema=None)
+    settings = replace(family.training(space, 300), batch=64, rate=1e-2, weight_decay=0.0, ema=None)
     train(engine, TensorExamples(x, condition), settings=settings, steps=100, seed=0, run=Run())
     with torch.no_grad():
         bits = -engine.eval().log_prob(Batch(x, rows.ids, condition), rows).value / torch.tensor(2.0).log()
