@@ -107,8 +107,15 @@ def tokenizer() -> Any:
 
 
 def language(kind: str, size: int, attention: str = "sdpa", seed: int = 0) -> Any:
-    """A small GPT-2 or Llama over so many symbols."""
-    from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+    """A small GPT-2, Llama or OPT over so many symbols."""
+    from transformers import (
+        GPT2Config,
+        GPT2LMHeadModel,
+        LlamaConfig,
+        LlamaForCausalLM,
+        OPTConfig,
+        OPTForCausalLM,
+    )
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -124,6 +131,21 @@ def language(kind: str, size: int, attention: str = "sdpa", seed: int = 0) -> An
                 attn_implementation=attention,
             )
             return GPT2LMHeadModel(config).eval()
+        if kind == "opt":
+            config = OPTConfig(
+                vocab_size=size,
+                hidden_size=32,
+                ffn_dim=64,
+                word_embed_proj_dim=32,
+                num_hidden_layers=2,
+                num_attention_heads=4,
+                max_position_embeddings=64,
+                pad_token_id=None,
+                bos_token_id=None,
+                eos_token_id=None,
+                attn_implementation=attention,
+            )
+            return OPTForCausalLM(config).eval()
         config = LlamaConfig(
             vocab_size=size,
             hidden_size=32,

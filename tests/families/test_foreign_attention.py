@@ -12,7 +12,12 @@ from pellucid.core.errors import MissingCapability
 from pellucid.families.foreign_attention import places_in, recording
 from tests.families.foreign_models import language, unet
 
-IMPLEMENTATIONS = {"unet": ("AttnProcessor", "AttnProcessor2_0"), "gpt2": ("eager", "sdpa"), "llama": ("eager", "sdpa")}
+IMPLEMENTATIONS = {
+    "unet": ("AttnProcessor", "AttnProcessor2_0"),
+    "gpt2": ("eager", "sdpa"),
+    "llama": ("eager", "sdpa"),
+    "opt": ("eager", "sdpa"),
+}
 EACH = [(kind, by) for kind, several in IMPLEMENTATIONS.items() for by in several]
 
 

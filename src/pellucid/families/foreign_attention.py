@@ -8,8 +8,8 @@ they change nothing. From the first,
 is computed again, and A v must be what the output projection was handed: that is the proof that these are the weights
 that were used, under whatever implementation computed them. Where it is not, the maps are refused.
 
-Known by their parts: `to_q, to_k, to_v, to_out` (diffusers), `c_attn, c_proj` (GPT-2), `q_proj, k_proj, v_proj,
-o_proj` with rotated queries and keys (Llama and its relatives).
+Known by their parts: `to_q, to_k, to_v, to_out` (diffusers), `c_attn, c_proj` (GPT-2), `q_proj, k_proj, v_proj`
+and an output, with queries and keys that may be turned by their place (Llama and its relatives).
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from pellucid.core.errors import MissingCapability
 __all__ = ["Place", "Recorded", "places_in", "recording"]
 
 PLAIN = ("AttnProcessor", "AttnProcessor2_0")  # what diffusers computes attention with, unless something was put in
+OUT = ("o_proj", "out_proj", "dense")  # names of the output projection beside q_proj, k_proj and v_proj
 CLOSE, CLOSE_HALF = 1e-3, 3e-2  # largest difference of what is rebuilt, relative to its size; in 16 bits
 
 Take = Callable[[str, Any], None]
@@ -128,12 +129,16 @@ class Joint(Causal):
         return q, k, v
 
 
-class Rotated(Causal):
-    """Queries and keys that are turned by their place, as in Llama: Su et al. 2021, arXiv:2104.09864."""
+class Apart(Causal):
+    """A projection each. Where the module is given a rotation, queries and keys are turned by their place, as in Llama.
+
+    Su et al. 2021, arXiv:2104.09864
+    """
 
     def listen(self, take: Take) -> list[Any]:
         m: Any = self.module
-        handed = m.o_proj.register_forward_pre_hook(lambda _, given: take("handed", given[0]))
+        out = next(getattr(m, name) for name in OUT if hasattr(m, name))
+        handed = out.register_forward_pre_hook(lambda _, given: take("handed", given[0]))
         projections = [_output(getattr(m, f"{part}_proj"), part, take) for part in "qkv"]
         return [self._called(take), *projections, handed]
 
@@ -183,9 +188,9 @@ def places_in(net: nn.Module) -> tuple[Place, ...]:
             found.append(Spatial(name, module, heads))
         elif {"c_attn", "c_proj"} <= has and not getattr(module, "is_cross_attention", False):
             found.append(Joint(name, module, int(heads or 0)))
-        elif {"q_proj", "k_proj", "v_proj", "o_proj"} <= has and hasattr(module, "head_dim"):
+        elif {"q_proj", "k_proj", "v_proj"} <= has and has & set(OUT) and hasattr(module, "head_dim"):
             q_proj: Any = module.q_proj
-            found.append(Rotated(name, module, int(q_proj.out_features // int(module.head_dim))))
+            found.append(Apart(name, module, int(q_proj.out_features // int(module.head_dim))))
     if not found:
         raise MissingCapability(
             f"{type(net).__name__} has no attention that is known here",
