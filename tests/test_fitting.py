@@ -25,6 +25,7 @@ from pellucid.core.run import Alarmed, Checkpointed, Event, Noticed, Planned, Pr
 from pellucid.domains.bridges.latent import LatentBridge
 from pellucid.domains.frames import TableData, read_table
 from pellucid.domains.pictures import Pictures
+from pellucid.domains.read import read
 from pellucid.families.gan import GAN
 from pellucid.families.ngram import NGram
 from pellucid.families.realnvp import RealNVP
@@ -597,6 +598,25 @@ def test_previews_of_a_table_are_rows(tmp_path: Path, monkeypatch: pytest.Monkey
     assert [p.name for p in found] == [f"step_{k:06d}.csv" for k in (2, 4, 6, 8, 10)]
     assert pd.read_csv(found[-1]).shape == (16, 3)
     load(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("name", "items", "ending"),
+    [
+        ("names.txt", ["anna", "otto", "hanna", "lotte"], ".txt"),
+        ("m.smi", ["CCO", "CCN", "c1ccccc1", "CC(C)O"], ".csv"),
+    ],
+)
+def test_a_run_with_previews_of_texts_can_be_opened(
+    name: str, items: list[str], ending: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pellucid.fitting.SHARE", float("inf"))
+    (tmp_path / name).write_text("\n".join(items * 10) + "\n")
+    fit(read(tmp_path / name), "autoregressive", settings={"width": 16, "depth": 1}, steps=5, out=tmp_path / "run")
+    found = sorted((tmp_path / "run" / "previews").iterdir())
+    assert found
+    assert {p.suffix for p in found} == {ending}
+    assert len(load(tmp_path / "run").sample(3).items) == 3
 
 
 def test_samples_that_cannot_be_kept_do_not_end_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,11 +26,22 @@ from pellucid.core.errors import BadBundle, BadInput, fault, shown
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Bundle", "canonical", "disk_errors", "open_bundle", "seal", "sha256_of", "write_atomic", "write_json"]
+__all__ = [
+    "PREVIEW",
+    "Bundle",
+    "canonical",
+    "disk_errors",
+    "open_bundle",
+    "seal",
+    "sha256_of",
+    "write_atomic",
+    "write_json",
+]
 
 FORMAT = 1
+PREVIEW = re.compile(r"previews/step_[0-9]{6,}\.(png|csv|txt|smi)")
+"""Samples for people, one form for each kind of data; nothing of ours reads them back."""
 _ENDINGS = (".json", ".jsonl", ".safetensors")
-_LOOKED_AT = re.compile(r"previews/step_[0-9]{6,}\.(png|csv)")  # samples for people; nothing of ours reads them back
 _LARGEST_JSON = 256 * 2**20  # bytes; a longer text is not one that we wrote
 _DEEPEST_JSON = 40  # objects inside objects; ours need fewer than ten
 _MADE_BY = "a folder that `pellucid fit --out` made"
@@ -249,7 +260,7 @@ def _manifest(folder: Path, manifest: str, name: str) -> dict[str, Any]:
         if (
             not inside
             or ".." in PurePosixPath(listed).parts
-            or not (listed.endswith(_ENDINGS) or _LOOKED_AT.fullmatch(listed))
+            or not (listed.endswith(_ENDINGS) or PREVIEW.fullmatch(listed))
         ):
             raise BadBundle(
                 f"the manifest of '{name}' lists '{_cut(listed)}'",

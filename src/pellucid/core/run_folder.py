@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pellucid.core.bundle import disk_errors
+from pellucid.core.bundle import PREVIEW, disk_errors
 from pellucid.core.errors import BadInput
 
 __all__ = ["LEFTOVERS", "check_free", "claimed", "kept", "preview_name", "tidy"]
@@ -24,7 +23,6 @@ KEPT = (
     *("weights/engine.safetensors", "weights/raw.safetensors"),
 )
 """What a finished run may hold, besides its manifest and its previews."""
-_PREVIEW = re.compile(r"previews/step_[0-9]{6,}\.(png|csv|txt)")
 
 
 def preview_name(step: int, ending: str) -> str:
@@ -39,7 +37,7 @@ def preview_name(step: int, ending: str) -> str:
 def kept(folder: Path) -> list[str]:
     """Names of the files that a finished run's manifest lists, of those that are there."""
     previews = sorted(p.relative_to(folder).as_posix() for p in (folder / "previews").glob("*"))
-    return [*(n for n in KEPT if (folder / n).is_file()), *(n for n in previews if _PREVIEW.fullmatch(n))]
+    return [*(n for n in KEPT if (folder / n).is_file()), *(n for n in previews if PREVIEW.fullmatch(n))]
 
 
 def check_free(out: Path, force: bool) -> None:
@@ -81,7 +79,7 @@ def _check_writable(out: Path) -> None:
 
 def _is_of_a_run(name: str) -> bool:
     """Does `fit` write files of this name (with / between folders)?"""
-    if name in (*KEPT, "manifest.json", "resume.json", "start.safetensors") or _PREVIEW.fullmatch(name):
+    if name in (*KEPT, "manifest.json", "resume.json", "start.safetensors") or PREVIEW.fullmatch(name):
         return True
     folder, _, file = name.rpartition("/")
     temp = file.startswith(".") and file.endswith(".tmp") and folder in ("", "weights", "checkpoints", "previews")
