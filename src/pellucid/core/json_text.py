@@ -1,4 +1,4 @@
-r"""JSON as a language that is read from left to right: RFC 8259, any value, nested as deeply as it comes.
+r"""JSON as a language that is read from left to right: RFC 8259, any value without space around it, nested as deeply as it comes.
 
 A state is (what is open, where we are): the open brackets as a string of `{` and `[`, and one of
 
@@ -74,8 +74,8 @@ class JsonText:
             if at not in ENDS:
                 return None
             at = "after"  # whatever follows a number follows the value
-        if character in SPACE:
-            return open_, at
+        if character in SPACE:  # around the whole value none, or a text would never be at its end
+            return (open_, at) if open_ else None
         return self._between(open_, at, character)
 
     def _between(self, open_: str, at: str, character: str) -> State | None:
