@@ -1,4 +1,7 @@
-r"""JSON as a language that is read from left to right: RFC 8259, any value without space around it, nested as deeply as it comes.
+r"""JSON as a language that is read from left to right: RFC 8259, any value, nested as deeply as it comes.
+
+There is no space around the whole value, since a text with space behind it is never surely at its end.
+
 
 A state is (what is open, where we are): the open brackets as a string of `{` and `[`, and one of
 
