@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from pellucid.apps.answers import Force, Json, Quiet, Seed, print_json
+
 __all__ = ["impute"]
 
 
@@ -14,12 +16,14 @@ def impute(
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.", show_default=False)],
     path: Annotated[str, typer.Argument(metavar="FILE", help="A table with the run's columns.", show_default=False)],
     out: Annotated[Path, typer.Option("--out", help="Table to write: .csv, .csv.gz, .tsv or .parquet.")],
-    seed: Annotated[int, typer.Option("--seed", help="Start of every random number.")] = 0,
-    force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing.")] = False,
+    seed: Seed = 0,
+    force: Force = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Fill the missing cells of a table, each row by what its other cells say."""
     from pellucid.apps.opened import items_for, opened
+    from pellucid.core.run import event_record
     from pellucid.domains.write import check_target, write_items
     from pellucid.tasks.impute import impute as impute_in
 
@@ -28,7 +32,11 @@ def impute(
     items: Any = items_for(model, path)
     done = impute_in(model, items, seed=seed)
     written = write_items(done.items, out, force=force)
+    notices = (*items.notices, *done.notices)
+    if as_json:
+        print_json({"rows": len(done.items), "out": str(written), "notices": [event_record(n) for n in notices]})
+        return
     if not quiet:
-        for notice in (*items.notices, *done.notices):
+        for notice in notices:
             typer.echo(f"· {notice.text}", err=True)
-        typer.echo(f"{len(done.items):,} rows in {written}")
+    typer.echo(f"{len(done.items):,} rows in {written}")

@@ -15,6 +15,7 @@ from pellucid.core.errors import BadInput
 from pellucid.core.report import Block, Cell, Prose, Report, Table
 from pellucid.domains.frames import read_table
 from pellucid.domains.kinds import Data, kind_of_data
+from pellucid.domains.molecule_files import molecules_of
 from pellucid.domains.pictures import Pictures
 from pellucid.domains.text_files import text_of
 from pellucid.fitting import bridge_for
@@ -84,7 +85,7 @@ def taken(family: Family, items: Data) -> Taken:
 
 
 def few() -> dict[str, Data]:
-    """A few made-up items of each kind: small grey pictures, rows of numbers, words and gaps, and lines of text."""
+    """A few made-up items of each kind: small grey pictures, rows of numbers, words and gaps, lines, and alcohols."""
     draw = np.random.default_rng(0)
     frame = pd.DataFrame(
         {
@@ -100,4 +101,5 @@ def few() -> dict[str, Data]:
         "images": Pictures(pixels=pixels, labels=tuple(str(i % 3) for i in range(ITEMS))),
         "table": read_table(frame, target="class"),
         "text": text_of(["".join(draw.choice(list("abc"), 4)) for _ in range(ITEMS)]),
+        "molecules": molecules_of(["C" * int(n) + "O" for n in draw.integers(1, 6, ITEMS)]),
     }
