@@ -2,7 +2,6 @@ r"""JSON as a language that is read from left to right: RFC 8259, any value, nes
 
 There is no space around the whole value, since a text with space behind it is never surely at its end.
 
-
 A state is (what is open, where we are): the open brackets as a string of `{` and `[`, and one of
 
     value first     before a value; before the first value of an array, which may end instead
