@@ -120,3 +120,10 @@ def test_patterns_that_grow_beyond_reason_are_refused() -> None:
         compiled("(" * 2000 + "a" + ")" * 2000)
     with pytest.raises(BadInput, match="nothing matches"):
         compiled("[^\x00-\U0010ffff]")
+
+
+def test_nested_repetitions_are_read_once() -> None:
+    deep = compiled("(" * 20 + "a" + ")+" * 20)
+    assert deep.matches("aaa")
+    assert not deep.matches("")
+    assert deep.states <= 3

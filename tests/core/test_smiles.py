@@ -42,6 +42,7 @@ KNOWN = {  # string: atoms, hydrogens, bonds in rings, charge
     "N#Cc1ccncc1": (8, 4, 6, 0),
     "C1CC2CCC1CC2": (8, 14, 9, 0),
     "S1C=CS(=O)C1": (6, 4, 5, 0),
+    "[cH-]1cccc1": (5, 5, 5, -1),  # cyclopentadienyl: the charged atom lends its pair to the ring
     "O=Cc1ccc(O)c(OC)c1": (11, 8, 6, 0),  # vanillin
     "CC(C)Cc1ccc(cc1)C(C)C(=O)O": (15, 18, 6, 0),  # ibuprofen
 }

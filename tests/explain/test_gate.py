@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from pellucid.domains.pictures import Pictures
 from pellucid.explain.bench.gate import measure
 from pellucid.explain.bench.planted_answers import FAKES, WORLDS, fake_of, judged, oracle_of, seed_of
 from pellucid.explain.faithfulness import Faithfulness
-from pellucid.explain.gate import judge, judge_check, not_judged, sign_flips
+from pellucid.explain.gate import Attribution, judge, judge_check, not_judged, sign_flips
 from pellucid.explain.infill import can_redraw, log_p_given, redrawn_around
 from pellucid.explain.likeness import likeness
 from pellucid.explain.randomising import randomised, relabelled, shuffled
@@ -191,6 +192,19 @@ def test_sign_flips_against_enumeration() -> None:
     assert sign_flips(-np.ones(3)) == 1.0
     many = sign_flips(np.random.default_rng(0).normal(0.5, 1.0, 40))
     assert 0.0 < many < 0.05
+
+
+def test_what_is_no_number_is_not_judged_and_items_need_places() -> None:
+    scores = np.random.default_rng(0).normal(size=(8, 4))
+    words: dict[str, Any] = {"what": "places", "scores": scores, "judged": "log-probability", "rival": scores[::-1]}
+    words |= {"rival_name": "a rival", "again": None, "forgot": "there is none"}
+    badge = judge(Attribution(value=lambda i, known: np.full(len(known), np.nan), **words))
+    assert badge.colour == "not judged"
+    assert "no number" in badge.sentence()
+    allowed = np.ones((8, 4), bool)
+    allowed[3] = False
+    with pytest.raises(BadInput, match="no place that is allowed"):
+        Attribution(value="none", allowed=allowed, **words)
 
 
 class Listed(Unmasks, Predicts):

@@ -240,14 +240,12 @@ class _Parser:
                 else:
                     self.parts.free[end].append(piece[0])
                     end = piece[1]
-        if most is None:
-            if least:
-                self.at = began
-                piece = self._one()
+        if most is None:  # the last copy may be gone through again
             around = self.parts.new()
             self.parts.free[end].append(around)
             self.parts.free[around].append(piece[0])
-            self.parts.free[piece[1]].append(around)
+            if not least:
+                self.parts.free[piece[1]].append(around)
             end = around
         self.at = here
         return start, end

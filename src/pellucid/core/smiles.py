@@ -384,6 +384,8 @@ class _Reader:
         if have < known[-1]:
             return have not in known
         single = all(order == 1 for a, b, order in self.bonds if i in (a, b))
+        if self.elements[i] == "C" and single and given and given.charge:
+            return False  # it lends its pair, or an empty place, to the ring
         if (self.elements[i] == "C" and single) or (self.elements[i] == "N" and have == 5):
             raise self.wrong(f"an aromatic {self.elements[i]} with no bond left for its ring", self.places[i])
         return have == 4 and self._oxide(i)

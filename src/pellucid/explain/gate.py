@@ -81,6 +81,8 @@ class Attribution:
         }
         if self.scores.ndim != 2 or len(shapes) > 1:
             raise BadInput(f"scores, rival and allowed have shapes {sorted(shapes)}", accepted="(N, P) for each")
+        if self.allowed is not None and not bool(self.allowed.any(axis=1).all()):
+            raise BadInput("an item has no place that is allowed", accepted="one place or more of each item")
         if not bool(np.isfinite(self.scores).all()):
             raise BadInput("a score is not finite", accepted="numbers; places that cannot matter go into `allowed`")
 
@@ -204,6 +206,9 @@ def _faithful(of: Attribution, orders: int, seed: int) -> tuple[Tested, Tested]:
         named = [_order(s, allowed, generator) for s in (of.scores[i], of.rival[i], other)]
         blind = [_order(np.zeros(len(allowed)), allowed, generator) for _ in range(orders)]
         found = _effects(of.value, i, [*named, *blind], allowed, of.keeping)
+        if not bool(np.isfinite(found).all()):
+            why = f"The {of.judged} of an item is no number where places are redrawn."
+            return Tested("faithful", None, why, why), Tested("specific", None, "", why)
         own, by_chance = found[0], found[3:]
         # ties count half, so that an answer that makes no difference is in the middle
         ranks[i] = (float((by_chance < own).sum()) + 0.5 * float((by_chance == own).sum()) + 0.5) / (orders + 1)
